@@ -1,0 +1,160 @@
+"""The in-flight table: every delivery that is ours, from its receipt to its settlement."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from eventkit._event import Event
+from eventkit.spi import Delivery
+
+if TYPE_CHECKING:
+    from eventkit._pipeline.executor import Slot
+    from eventkit._pipeline.lanes import Lane
+    from eventkit._pipeline.routes import Route
+
+__all__ = ["DeadLetterNote", "InFlight", "State", "Table"]
+
+
+class State(enum.IntEnum):
+    """Where a delivery is on its path."""
+
+    HELD = 0
+    """In a lane, a queue or a batch that is being gathered."""
+    RUNNING = 1
+    PARKED = 2
+    SETTLING = 3
+    GONE = 4
+
+
+# Enum member access goes through a descriptor; the hot path reads these.
+HELD, RUNNING, PARKED, SETTLING, GONE = State
+
+
+class DeadLetterNote(msgspec.Struct, frozen=True):
+    """What is stored and told of a dead letter; `detail` is the JSON text kept beside it."""
+
+    id: str
+    reason: str
+    error: str
+    message: str
+    detail: str
+
+
+class InFlight:
+    """One delivery in hand. Its number is ours: message ids and receipts may repeat."""
+
+    __slots__ = (
+        "attempt",
+        "delay",
+        "delivery",
+        "due",
+        "event",
+        "expires",
+        "extend_at",
+        "extending",
+        "lane",
+        "leased_until",
+        "letter",
+        "number",
+        "probe",
+        "received_at",
+        "repeats",
+        "rerun",
+        "route",
+        "sent",
+        "size",
+        "slot",
+        "state",
+        "unknown",
+    )
+
+    def __init__(self, number: int, delivery: Delivery, now: float, max_processing: float) -> None:
+        self.number = number
+        self.delivery = delivery
+        self.size = len(delivery.body)
+        self.received_at = now
+        self.leased_until = delivery.leased_until
+        self.extend_at = now + (delivery.leased_until - now) / 3
+        self.expires = now + max_processing
+        self.state: State = HELD
+        self.attempt = delivery.delivery_count or 0
+        self.event: Event[Any] | None = None
+        self.route: Route | None = None
+        self.slot: Slot | None = None
+        self.lane: Lane | None = None
+        self.letter: DeadLetterNote | None = None
+        self.due = 0.0
+        self.delay = 0.0
+        self.repeats = 0
+        self.extending = False
+        self.probe = False
+        self.rerun = False
+        self.sent = False
+        self.unknown = False
+
+
+class Table:
+    """All deliveries in hand, in the order they came, and what they add up to."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, InFlight] = {}
+        self.bytes = 0
+        self.parked = 0
+        self._number = 0
+
+    @property
+    def held(self) -> int:
+        """Deliveries that count against the in-flight limit: all but the parked."""
+        return len(self.entries) - self.parked
+
+    def register(self, delivery: Delivery, now: float, max_processing: float) -> InFlight:
+        """Take a delivery in."""
+        number = self._number = self._number + 1
+        entry = self.entries[number] = InFlight(number, delivery, now, max_processing)
+        self.bytes += entry.size
+        return entry
+
+    def remove(self, entry: InFlight) -> None:
+        """Let a delivery go: settled, lost, or not to be settled any more."""
+        if entry.state is GONE:
+            return
+        if entry.state is PARKED:
+            self.parked -= 1
+        entry.state = GONE
+        self.bytes -= entry.size
+        del self.entries[entry.number]
+
+    def park(self, entry: InFlight, due: float, *, rerun: bool) -> None:
+        """Keep a delivery leased without a slot until `due`; without `rerun` its body is let go."""
+        entry.state, entry.due, entry.rerun = PARKED, due, rerun
+        self.parked += 1
+        if not rerun:
+            self.bytes -= entry.size
+            entry.size = 0
+            entry.delivery = _without_body(entry.delivery)
+            if entry.event is not None:
+                entry.event = _without_data(entry.event, entry.delivery)
+
+    def unpark(self, entry: InFlight) -> None:
+        """Count a parked delivery against the in-flight limit again."""
+        self.parked -= 1
+        entry.state = HELD
+
+
+def _without_data(event: Event[Any], delivery: Delivery) -> Event[Any]:
+    return Event(delivery, event.id, event.source, event.type, None, event.attempt)
+
+
+def _without_body(delivery: Delivery) -> Delivery:
+    return Delivery(
+        receipt=delivery.receipt,
+        body=b"",
+        message_id=delivery.message_id,
+        leased_until=delivery.leased_until,
+        key=delivery.key,
+        delivery_count=delivery.delivery_count,
+        enqueued_at=delivery.enqueued_at,
+    )

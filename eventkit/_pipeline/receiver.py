@@ -1,0 +1,203 @@
+"""Receiving: permits first, then the wire, then each delivery on its way to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+import anyio.lowlevel
+
+from eventkit._codec import Codec
+from eventkit._config import FlowLimits
+from eventkit._event import Event
+from eventkit._pipeline.counters import Counters
+from eventkit._pipeline.executor import BUSY_SECONDS
+from eventkit._pipeline.inflight import InFlight, Table
+from eventkit._pipeline.wakeup import Waiters
+from eventkit._policies.backoff import Backoff
+from eventkit._policies.letter import describe_error
+from eventkit._telemetry.observer import Fanout
+from eventkit._telemetry.records import ReceiveFailed
+from eventkit.errors import DecodeError, PermanentAdapterError, TransientAdapterError
+from eventkit.spi import Delivery, Source
+
+if TYPE_CHECKING:
+    from eventkit._pipeline.flow import Flow
+    from eventkit._pipeline.judge import Judge
+    from eventkit._pipeline.lanes import Lanes
+    from eventkit._pipeline.routes import RouteTable
+
+__all__ = ["Admission", "Receiver"]
+RECEIVE_BACKOFF = Backoff(initial=0.2, maximum=30.0)
+IDLE_FIRST = 0.01
+IDLE_LONGEST = 0.5
+CLOCK_EVERY = 8
+"""Deliveries admitted between two looks at the clock, which costs as much as decoding a small event."""
+
+
+class Admission:
+    """Registers, decodes and routes one delivery; a bad one ends here, with a reason."""
+
+    def __init__(
+        self,
+        *,
+        table: Table,
+        codec: Codec,
+        routes: RouteTable,
+        lanes: Lanes,
+        judge: Judge,
+        flow: Flow,
+        max_processing: float,
+        unroutable: Literal["reject", "skip"],
+    ) -> None:
+        self._table = table
+        self._codec = codec
+        self._routes = routes
+        self._lanes = lanes
+        self._judge = judge
+        self._flow = flow
+        self._max_processing = max_processing
+        self._unroutable = unroutable
+
+    def admit(self, delivery: Delivery, now: float) -> None:
+        """Take one delivery in."""
+        entry = self._table.register(delivery, now, self._max_processing)
+        judge = self._judge
+        entry.attempt = judge.attempt(entry)
+        if judge.draining:
+            judge.released(entry, "drain")
+        elif delivery.leased_until <= now:
+            judge.lost(entry)
+        elif self._lanes.already_acked(entry):
+            judge.skipped(entry, "already handled; its source delivers again after a failed event of its key")
+        elif self._decode(entry) and self._flow.admit(entry):
+            self._lanes.enter(entry)
+
+    def _decode(self, entry: InFlight) -> bool:
+        """Give the entry its route and event; False when it ended here."""
+        delivery = entry.delivery
+        try:
+            envelope = self._codec.read(delivery)
+            event: Event[Any] = Event(
+                delivery,
+                envelope.id,
+                envelope.source,
+                envelope.type,
+                None,
+                entry.attempt,
+                envelope.subject,
+                envelope.time,
+                envelope.extensions,
+            )
+            entry.event = event
+            route = entry.route = self._routes.find(envelope.type)
+            if route is not None:
+                event.data = route.decode(envelope)
+                return True
+        except DecodeError as exc:
+            self._judge.rejected(entry, "decode", exc)
+            return False
+        if self._unroutable == "skip":
+            self._judge.skipped(entry, "unroutable")
+        else:
+            self._judge.rejected(entry, "unroutable")
+        return False
+
+
+class Receiver:
+    """Receives only what there is room for; a receive on the wire is never cancelled."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        admission: Admission,
+        table: Table,
+        flow: Flow,
+        room: Waiters,
+        counters: Counters,
+        emit: Fanout,
+        rng: Random,
+        limits: FlowLimits,
+        wait: float,
+    ) -> None:
+        self.receiving = 0
+        self._source = source
+        self._admission = admission
+        self._table = table
+        self._flow = flow
+        self._room = room
+        self._counters = counters
+        self._emit = emit
+        self._rng = rng
+        self._limits = limits
+        self._wait = wait
+        self._reserved = 0
+        self._stopped = False
+        self._pause = Waiters()
+
+    def stop(self) -> None:
+        """Receive no more; what is on the wire still comes in."""
+        self._stopped = True
+        self._source.stop()
+        self._room.wake_all()
+        self._pause.wake_all()
+
+    async def run(self) -> None:
+        """Receive until stopped; several of these may run side by side. Raises PermanentAdapterError."""
+        failures = idle = 0
+        while not self._stopped:
+            permits = self._permits()
+            if permits <= 0:
+                await self._room.sleep()
+                continue
+            started = anyio.current_time()
+            try:
+                deliveries = await self._receive(permits)
+            except TransientAdapterError as exc:
+                failures += 1
+                await self._pause_after(exc, failures)
+                continue
+            failures = 0
+            await self._admit(deliveries)
+            hasty = not deliveries and anyio.current_time() - started < IDLE_FIRST
+            idle = idle + 1 if hasty else 0
+            if idle:
+                # The source did not wait: do not turn that into a hot loop.
+                await self._pause.sleep(anyio.current_time() + min(IDLE_FIRST * 2.0 ** min(idle, 10), IDLE_LONGEST))
+
+    def _permits(self) -> int:
+        gate = self._flow.gate
+        if gate.closed:
+            return 1 if self._flow.wants_probe and not self._reserved else 0
+        if self._table.bytes >= self._limits.in_flight_bytes or self._table.parked >= self._limits.parked:
+            return 0
+        free = self._limits.in_flight - self._table.held - self._reserved
+        return min(free, self._source.info.limits.receive)
+
+    async def _receive(self, permits: int) -> Sequence[Delivery]:
+        self._reserved += permits
+        self.receiving += 1
+        try:
+            return await self._source.receive(permits, self._wait)
+        finally:
+            self._reserved -= permits
+            self.receiving -= 1
+
+    async def _admit(self, deliveries: Sequence[Delivery]) -> None:
+        now = rested = anyio.current_time()
+        self._counters.received += len(deliveries)
+        admit = self._admission.admit
+        for number, delivery in enumerate(deliveries, 1):
+            admit(delivery, now)
+            if number % CLOCK_EVERY == 0 and (now := anyio.current_time()) - rested > BUSY_SECONDS:
+                await anyio.lowlevel.checkpoint()
+                rested = now
+
+    async def _pause_after(self, error: TransientAdapterError, failures: int) -> None:
+        delay = max(error.retry_after or 0.0, RECEIVE_BACKOFF.delay(failures, self._rng), 0.05)
+        name, message = describe_error(error)
+        self._emit(ReceiveFailed(delay=delay, error=name, message=message))
+        await self._pause.sleep(anyio.current_time() + delay)

@@ -1,0 +1,1 @@
+"""What the worker tells: frozen records, and the observers that receive them."""
