@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskStatus
 
 from eventkit._codec import Codec, Decoding
 from eventkit._config import FlowLimits, KeyFailure, Options, Order, Unroutable
@@ -188,11 +189,12 @@ class Worker:
         the end of a drain, before waiting for it on and on.
         """
         emit = Fanout(self._default_observers() if self._observers is None else self._observers)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._drain_when_cancelled)
-            with anyio.CancelScope(shield=True):
-                report = await self._run_open(emit, abandon or _no_abandon)
-            tasks.cancel_scope.cancel()
+        with _ungrouped():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._drain_when_cancelled)
+                with anyio.CancelScope(shield=True):
+                    report = await self._run_open(emit, abandon or _no_abandon)
+                tasks.cancel_scope.cancel()
         return report
 
     async def _drain_when_cancelled(self) -> None:
@@ -288,6 +290,20 @@ class Worker:
         return (LogObserver(),)
 
 
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """Raise what a task group wraps, where that is one exception: callers catch it by its class."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__
+
+
 def _names(handlers: Sequence[AnyHandler]) -> list[str]:
     """Class names, made unique where two handlers share one."""
     names = [type(handler).__name__ for handler in handlers]
@@ -328,29 +344,35 @@ SECOND_SIGNAL_GRACE = 2.0
 
 
 async def _run_until_signalled(worker: Worker) -> int:
-    code, received = 0, 0
-    async with anyio.create_task_group() as tasks:
-        signalled = anyio.Event()
+    signals = _Signals(worker)
+    with _ungrouped():
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(signals.watch)
+            report = await worker.run(abandon=partial(_exit, 1))
+            tasks.cancel_scope.cancel()
+    return signals.code or (0 if report.clean else 1)
 
-        async def watch() -> None:
-            nonlocal code, received
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                signalled.set()
-                async for number in signals:
-                    received += 1
-                    if received == 1:
-                        worker.drain(signal.Signals(number).name)
-                        continue
-                    code = 128 + number
-                    worker.stop()
-                    await anyio.sleep(SECOND_SIGNAL_GRACE)
-                    _exit(code)
 
-        tasks.start_soon(watch)
-        await signalled.wait()
-        report = await worker.run(abandon=partial(_exit, 1))
-        tasks.cancel_scope.cancel()
-    return code or (0 if report.clean else 1)
+class _Signals:
+    """The first SIGTERM or SIGINT drains, the second ends at once."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.code = 0
+        self._worker = worker
+
+    async def watch(self, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            task_status.started()
+            count = 0
+            async for number in received:
+                count += 1
+                if count == 1:
+                    self._worker.drain(signal.Signals(number).name)
+                    continue
+                self.code = 128 + number
+                self._worker.stop()
+                await anyio.sleep(SECOND_SIGNAL_GRACE)
+                _exit(self.code)
 
 
 def _exit(code: int) -> None:

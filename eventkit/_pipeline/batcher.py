@@ -34,7 +34,7 @@ class Batcher:
         self._ready: deque[Gathering] = deque()
 
     def add(self, entry: InFlight, key: Hashable, now: float) -> Gathering:
-        """Put an event into the batch of its key."""
+        """Put an event into the batch of its key; `now` is when it came."""
         gathering = self._open.get(key)
         if gathering is not None and gathering.bytes + entry.size > self._options.max_bytes:
             self._close(gathering)
@@ -55,9 +55,9 @@ class Batcher:
         self._ready.append(gathering)
 
     @property
-    def ready(self) -> int:
-        """Batches that are full or old enough."""
-        return len(self._ready)
+    def empty(self) -> bool:
+        """Whether nothing gathers and no batch waits."""
+        return not self._open and not self._ready
 
     @property
     def due(self) -> float:

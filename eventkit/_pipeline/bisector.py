@@ -94,6 +94,10 @@ class BatchRunner:
             self._finish(run)
         return True
 
+    def suspended(self) -> None:
+        """The call that runs has suspended: another slot may go on with the queue."""
+        self._route.suspended()
+
     def _begin(self, slot: Slot, entries: Sequence[InFlight]) -> _Run:
         for entry in entries:
             entry.state, entry.slot = RUNNING, slot

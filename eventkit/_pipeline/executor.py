@@ -37,6 +37,10 @@ class Work(Protocol):
         """Do one piece of work; False when there will be no more."""
         ...
 
+    def suspended(self) -> None:
+        """The call that runs has suspended for the first time."""
+        ...
+
 
 class Slot:
     """One long-lived task that calls a handler, again and again. A cancel hits the call it is meant for.
@@ -44,9 +48,12 @@ class Slot:
     While a call runs, `entries` holds its events and `deadline` the loop time at which the keeper cancels it.
     """
 
-    __slots__ = ("cause", "deadline", "entries", "interrupted", "job", "reported", "scope")
+    __slots__ = ("cause", "deadline", "entries", "interrupted", "job", "now", "reported", "scope", "work")
 
-    def __init__(self) -> None:
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.now = 0.0
+        """The loop's clock when the last call ended, or when the slot last woke up."""
         self.scope = anyio.CancelScope()
         self.entries: Sequence[InFlight] = ()
         self.deadline = 0.0
@@ -68,21 +75,23 @@ class Slot:
             self.cause = cause
             self.scope.cancel()
 
-    async def serve(self, work: Work) -> None:
+    async def serve(self) -> None:
         """Work until there is no more. Each cancelled call costs its scope, so a late cancel cannot hit the next."""
         more = True
         while more:
             with anyio.CancelScope() as self.scope:
-                more = await self._serve_in_scope(work)
+                more = await self._serve_in_scope()
 
-    async def _serve_in_scope(self, work: Work) -> bool:
-        rested = anyio.current_time()
-        while await work.work(self):
+    async def _serve_in_scope(self) -> bool:
+        work, clock = self.work.work, anyio.current_time
+        self.now = rested = clock()
+        while await work(self):
             if self.scope.cancel_called:
                 return True
-            if (now := anyio.current_time()) - rested > BUSY_SECONDS:
+            self.now = clock()
+            if self.now - rested > BUSY_SECONDS:
                 await anyio.lowlevel.checkpoint()
-                rested = now
+                self.now = rested = clock()
         return False
 
 
@@ -103,6 +112,8 @@ def _resumed(
             slot.interrupted |= slot.cause is not None
             step, value = coroutine.throw, exc
         else:
+            # trio hands exceptions in as values, to be raised by what was awaited.
+            slot.interrupted |= slot.cause is not None and getattr(sent, "error", None) is not None
             step, value = coroutine.send, sent
         try:
             yielded = context.run(step, value)
@@ -116,6 +127,7 @@ async def _drive(slot: Slot, context: Context, coroutine: Coroutine[Any, Any, An
         yielded = context.run(coroutine.send, None)
     except StopIteration as stop:
         return stop.value
+    slot.work.suspended()
     return await _resumed(slot, context, coroutine, yielded)
 
 

@@ -100,9 +100,7 @@ class Flow:
         self._wake_keeper(self.gate.probe_at)
 
     def admit(self, entry: InFlight) -> bool:
-        """Whether a received event may go on; while the gate is closed it is the probe, or parked."""
-        if not self.gate.closed:
-            return True
+        """Whether an event that was received while the gate is closed may go on, as the probe; else it is parked."""
         if self.wants_probe:
             self.wants_probe = False
             entry.probe = True

@@ -43,57 +43,37 @@ class DeadLetterNote(msgspec.Struct, frozen=True):
     detail: str
 
 
-class InFlight:
-    """One delivery in hand. Its number is ours: message ids and receipts may repeat."""
+class InFlight(msgspec.Struct, eq=False):
+    """One delivery in hand. Its number is ours: message ids and receipts may repeat. Times are on the loop's clock."""
 
-    __slots__ = (
-        "attempt",
-        "delay",
-        "delivery",
-        "due",
-        "event",
-        "expires",
-        "extend_at",
-        "extending",
-        "lane",
-        "leased_until",
-        "letter",
-        "number",
-        "probe",
-        "received_at",
-        "repeats",
-        "rerun",
-        "route",
-        "sent",
-        "size",
-        "slot",
-        "state",
-        "unknown",
-    )
-
-    def __init__(self, number: int, delivery: Delivery, now: float, max_processing: float) -> None:
-        self.number = number
-        self.delivery = delivery
-        self.size = len(delivery.body)
-        self.received_at = now
-        self.leased_until = delivery.leased_until
-        self.extend_at = now + (delivery.leased_until - now) / 3
-        self.expires = now + max_processing
-        self.state: State = HELD
-        self.attempt = delivery.delivery_count or 0
-        self.event: Event[Any] | None = None
-        self.route: Route | None = None
-        self.slot: Slot | None = None
-        self.lane: Lane | None = None
-        self.letter: DeadLetterNote | None = None
-        self.due = 0.0
-        self.delay = 0.0
-        self.repeats = 0
-        self.extending = False
-        self.probe = False
-        self.rerun = False
-        self.sent = False
-        self.unknown = False
+    number: int
+    delivery: Delivery
+    size: int
+    received_at: float
+    leased_until: float
+    extend_at: float
+    expires: float
+    """End of `max_processing`: it is not extended past this."""
+    attempt: int
+    state: State = HELD
+    event: Event[Any] | None = None
+    route: Route | None = None
+    slot: Slot | None = None
+    lane: Lane | None = None
+    letter: DeadLetterNote | None = None
+    due: float = 0.0
+    """When it needs attention again: the end of its parking, or of the wait before a settlement is repeated."""
+    delay: float = 0.0
+    """Seconds until it may come again, once it is nacked."""
+    repeats: int = 0
+    extending: bool = False
+    sent: bool = False
+    """Its settlement is on the wire."""
+    unknown: bool = False
+    """A settlement was sent and the answer lost."""
+    probe: bool = False
+    rerun: bool = False
+    """Parked to be run again from hand; otherwise to be given back when due."""
 
 
 class Table:
@@ -113,16 +93,20 @@ class Table:
     def register(self, delivery: Delivery, now: float, max_processing: float) -> InFlight:
         """Take a delivery in."""
         number = self._number = self._number + 1
-        entry = self.entries[number] = InFlight(number, delivery, now, max_processing)
-        self.bytes += entry.size
+        size = len(delivery.body)
+        until = delivery.leased_until
+        entry = self.entries[number] = InFlight(
+            number, delivery, size, now, until, now + (until - now) / 3, now + max_processing, delivery.delivery_count or 0
+        )
+        self.bytes += size
         return entry
 
     def remove(self, entry: InFlight) -> None:
         """Let a delivery go: settled, lost, or not to be settled any more."""
-        if entry.state is GONE:
-            return
         if entry.state is PARKED:
             self.parked -= 1
+        elif entry.state is GONE:
+            return
         entry.state = GONE
         self.bytes -= entry.size
         del self.entries[entry.number]

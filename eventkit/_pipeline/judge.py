@@ -73,7 +73,7 @@ class Judge:
 
     def attempt(self, entry: InFlight) -> int:
         """Which attempt this delivery is: its delivery count less the deliveries known not to count."""
-        past = self._history.find(entry.delivery.message_id) if len(self._history) else None
+        past = self._history.find(entry.delivery.message_id)
         count = entry.delivery.delivery_count
         if past is None:
             return count if count is not None else 1

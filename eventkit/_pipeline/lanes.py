@@ -62,7 +62,8 @@ class Lanes:
         """Hand an event to its handler, now or when its turn comes; `first` puts it before those that wait."""
         key = entry.delivery.key
         if not self._ordered or key is None:
-            _offer(entry)
+            assert entry.route is not None, "an event enters a lane after it has been routed"
+            entry.route.offer(entry)
             return
         lane = self._lanes.get(key)
         if lane is None:
@@ -152,8 +153,3 @@ class Lanes:
         self._acked[message_id] = None
         if len(self._acked) > REMEMBERED:
             del self._acked[next(iter(self._acked))]
-
-
-def _offer(entry: InFlight) -> None:
-    assert entry.route is not None, "an event enters a lane after it has been routed"
-    entry.route.offer(entry)

@@ -115,19 +115,18 @@ class Pipeline:
         judge.lanes, judge.settler, judge.flow = lanes, settler, flow
         keeper.judge = flow.judge = settler.judge = judge
         keeper.flow, flow.lanes = flow, lanes
-        self._work: list[tuple[Slot, Work]] = []
         for route in routes:
             work = self._runner(route, judge, flow, keeper, lanes)
-            for _ in range(route.handler.concurrency):
-                slots.append(Slot())
-                self._work.append((slots[-1], work))
+            slots.extend(Slot(work) for _ in range(route.handler.concurrency))
         admission = Admission(
             table=table,
+            history=history,
             codec=codec,
             routes=RouteTable(routes),
             lanes=lanes,
             judge=judge,
             flow=flow,
+            keeper=keeper,
             max_processing=options.max_processing,
             unroutable=options.unroutable,
         )
@@ -181,8 +180,8 @@ class Pipeline:
         tasks.start_soon(self._keeper.keep, name="eventkit keeper")
         tasks.start_soon(self._keeper.extend, name="eventkit extender")
         self._settler.start(tasks)
-        for slot, work in self._work:
-            tasks.start_soon(slot.serve, work, name="eventkit slot")
+        for slot in self._slots:
+            tasks.start_soon(slot.serve, name="eventkit slot")
         tasks.start_soon(self._receive, name="eventkit receiver")
         tasks.start_soon(self._summarise, name="eventkit summary")
 

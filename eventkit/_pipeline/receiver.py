@@ -17,6 +17,7 @@ from eventkit._pipeline.executor import BUSY_SECONDS
 from eventkit._pipeline.inflight import InFlight, Table
 from eventkit._pipeline.wakeup import Waiters
 from eventkit._policies.backoff import Backoff
+from eventkit._policies.history import History
 from eventkit._policies.letter import describe_error
 from eventkit._telemetry.observer import Fanout
 from eventkit._telemetry.records import ReceiveFailed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from eventkit._pipeline.flow import Flow
     from eventkit._pipeline.judge import Judge
     from eventkit._pipeline.lanes import Lanes
+    from eventkit._pipeline.leases import Keeper
     from eventkit._pipeline.routes import RouteTable
 
 __all__ = ["Admission", "Receiver"]
@@ -44,35 +46,42 @@ class Admission:
         self,
         *,
         table: Table,
+        history: History,
         codec: Codec,
         routes: RouteTable,
         lanes: Lanes,
         judge: Judge,
         flow: Flow,
+        keeper: Keeper,
         max_processing: float,
         unroutable: Literal["reject", "skip"],
     ) -> None:
         self._table = table
+        self._history = history
         self._codec = codec
         self._routes = routes
         self._lanes = lanes
         self._judge = judge
         self._flow = flow
+        self._keeper = keeper
         self._max_processing = max_processing
         self._unroutable = unroutable
 
     def admit(self, delivery: Delivery, now: float) -> None:
         """Take one delivery in."""
         entry = self._table.register(delivery, now, self._max_processing)
+        if entry.extend_at < self._keeper.wake_at:
+            self._keeper.wake(entry.extend_at)
         judge = self._judge
-        entry.attempt = judge.attempt(entry)
+        if self._history.known or not entry.attempt:
+            entry.attempt = judge.attempt(entry)
         if judge.draining:
             judge.released(entry, "drain")
         elif delivery.leased_until <= now:
             judge.lost(entry)
         elif self._lanes.already_acked(entry):
             judge.skipped(entry, "already handled; its source delivers again after a failed event of its key")
-        elif self._decode(entry) and self._flow.admit(entry):
+        elif self._decode(entry) and (not self._flow.gate.closed or self._flow.admit(entry)):
             self._lanes.enter(entry)
 
     def _decode(self, entry: InFlight) -> bool:

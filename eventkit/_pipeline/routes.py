@@ -77,6 +77,8 @@ class _Route:
         self.successes = 0
         self.closed = False
         self.idle = Waiters()
+        self.called = False
+        """A slot has been woken and has not yet looked: offers until then need not wake another."""
 
     def close(self) -> None:
         """End the slots once their current call is done."""
@@ -92,9 +94,16 @@ class SingleRoute(_Route):
         self._ready: deque[InFlight] = deque()
 
     def offer(self, entry: InFlight) -> None:
-        """Queue the event and wake one slot."""
+        """Queue the event; one slot wakes for all that is offered at once."""
         self._ready.append(entry)
-        self.idle.wake()
+        if not self.called:
+            self.called = True
+            self.idle.wake()
+
+    def suspended(self) -> None:
+        """A handler waits for something: another slot may take the next event meanwhile."""
+        if self._ready:
+            self.idle.wake()
 
     def joins(self, entry: InFlight, gathering: Gathering | None) -> bool:  # noqa: ARG002 - the protocol's signature
         """Events of one key run one after the other."""
@@ -106,14 +115,13 @@ class SingleRoute(_Route):
         self._ready.clear()
         return entries
 
-    async def take(self) -> InFlight | None:
-        """The next event; None when the route is closed."""
-        while not self.closed:
-            while self._ready:
-                entry = self._ready.popleft()
-                if entry.state is HELD:
-                    return entry
-            await self.idle.sleep()
+    def pop(self) -> InFlight | None:
+        """The next event, or None when none waits."""
+        self.called = False
+        while self._ready:
+            entry = self._ready.popleft()
+            if entry.state is HELD:
+                return entry
         return None
 
 
@@ -132,19 +140,26 @@ class BatchRoute(_Route):
 
     def offer(self, entry: InFlight) -> Gathering | None:
         """Gather the event; probes and suspects of an earlier batch run alone."""
-        past = self._history.find(entry.delivery.message_id) if len(self._history) else None
+        past = self._history.find(entry.delivery.message_id) if self._history.known else None
         if entry.probe or (past is not None and past.suspect):
             self._batcher.add_alone(entry)
             self.idle.wake()
             return None
-        gathering = self._batcher.add(entry, self._key(entry), anyio.current_time())
+        gathering = self._batcher.add(entry, self._key(entry) if self._keyed else None, entry.received_at)
         if gathering.closed or len(gathering.entries) == 1:
             self.idle.wake()
         return gathering
 
+    def suspended(self) -> None:
+        """A handler waits for something: another slot may take, or wait for, the next batch meanwhile."""
+        if not self._batcher.empty:
+            self.idle.wake()
+
     def joins(self, entry: InFlight, gathering: Gathering | None) -> bool:
         """Events of one key may share a batch that is still gathering."""
-        return gathering is not None and not gathering.closed and gathering.key == self._key(entry)
+        return gathering is not None and not gathering.closed and gathering.key == (
+            self._key(entry) if self._keyed else None
+        )
 
     def halt(self) -> list[InFlight]:
         """Take out everything that has not started."""
@@ -160,7 +175,7 @@ class BatchRoute(_Route):
 
     def _key(self, entry: InFlight) -> Any:
         assert entry.event is not None, "an event is decoded before it is gathered"
-        return self._key_of(entry.event) if self._keyed else None
+        return self._key_of(entry.event)
 
 
 class RouteTable:

@@ -16,7 +16,7 @@ from eventkit._policies.history import History
 from eventkit._telemetry.observer import Fanout
 from eventkit._telemetry.records import SettleFailed
 from eventkit.errors import AdapterError
-from eventkit.spi import UNKNOWN, Letter, NativeDeadLetter, Outgoing, Settled, SettledKind, Sink, Source
+from eventkit.spi import DONE, UNKNOWN, Letter, NativeDeadLetter, Outgoing, Settled, SettledKind, Sink, Source
 
 if TYPE_CHECKING:
     from eventkit._pipeline.judge import Judge
@@ -98,7 +98,7 @@ class Settler:
     async def _send_acks(self) -> None:
         while group := await self._acks.take():
             results = await self._call("ack", group, self._source.ack([entry.delivery.receipt for entry in group]))
-            self._resolve(self._acks, group, results)
+            self._acked(group, results)
 
     async def _send_nacks(self) -> None:
         while group := await self._nacks.take():
@@ -130,6 +130,20 @@ class Settler:
         self._emit(SettleFailed(verb=verb, events=len(group), final=False, cause=cause))
         return [UNKNOWN] * len(group)
 
+    def _acked(self, group: Sequence[InFlight], results: Sequence[Settled]) -> None:
+        """Most answers of all: one tight loop."""
+        remove, forget = self._table.remove, self._history.forget
+        known, done = self._history.known, SettledKind.DONE
+        for entry, settled in zip(group, results, strict=True):
+            entry.sent = False
+            if settled.kind is not done:
+                self._unsettled(self._acks, entry, settled)
+                continue
+            remove(entry)
+            if known:
+                forget(entry.delivery.message_id)
+        self._room.wake_all()
+
     def _resolve(self, outbox: Outbox, group: Sequence[InFlight], results: Sequence[Settled]) -> None:
         for entry, settled in zip(group, results, strict=True):
             entry.sent = False
@@ -138,20 +152,15 @@ class Settler:
             elif outbox is self._letters:
                 self._stored(entry)
             else:
-                self._settled(entry, outbox)
+                self._table.remove(entry)
         self._room.wake_all()
-
-    def _settled(self, entry: InFlight, outbox: Outbox) -> None:
-        self._table.remove(entry)
-        if outbox is self._acks and len(self._history):
-            self._history.forget(entry.delivery.message_id)
 
     def _stored(self, entry: InFlight) -> None:
         """The dead letter is safe: now, and not before, the delivery may end."""
         self.judge.stored(entry)
         entry.letter = None
         if self._letters_to == "native":
-            self._settled(entry, self._acks)
+            self._acked([entry], [DONE])
         else:
             self._acks.put(entry)
 

@@ -35,11 +35,13 @@ class SingleRunner:
 
     async def work(self, slot: Slot) -> bool:
         """Handle one event; False when the route is closed."""
-        entry = await self._route.take()
-        if entry is None:
-            return False
         route = self._route
-        deadline = min(anyio.current_time() + route.timeout, entry.expires)
+        while (entry := route.pop()) is None:
+            if route.closed:
+                return False
+            await route.idle.sleep()
+            slot.now = anyio.current_time()
+        deadline = min(slot.now + route.timeout, entry.expires)
         entry.state, entry.slot = RUNNING, slot
         slot.begin((entry,), deadline)
         self._keeper.wake(deadline)
@@ -59,6 +61,10 @@ class SingleRunner:
         if isinstance(error, self._cancelled) and slot.scope.cancel_called:
             raise error
         return True
+
+    def suspended(self) -> None:
+        """The call that runs has suspended: another slot may go on with the queue."""
+        self._route.suspended()
 
     def _decide(self, slot: Slot, entry: InFlight, result: object, error: BaseException | None) -> None:
         """No await in here: a call's end and its outcome are one step."""

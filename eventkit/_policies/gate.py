@@ -37,6 +37,7 @@ class Gate:
     """
 
     def __init__(self, options: GateOptions) -> None:
+        self.closed = False
         self.reason = ""
         self.closed_at = 0.0
         self.probe_at = 0.0
@@ -44,11 +45,6 @@ class Gate:
         self.wait = 0.0
         self._options = options
         self._transient = 0
-
-    @property
-    def closed(self) -> bool:
-        """Whether the intake is paused."""
-        return bool(self.reason)
 
     def called(self, *, transient: bool) -> bool:
         """Count the outcome of one handler call; True when the gate should close now."""
@@ -59,7 +55,7 @@ class Gate:
         """Close; the first probe may run after the first wait. No effect on a closed gate."""
         if self.closed:
             return
-        self.reason, self.closed_at, self.probing = reason, now, False
+        self.closed, self.reason, self.closed_at, self.probing = True, reason, now, False
         self._schedule(self._options.first_wait, now, rng)
 
     def probe_due(self, now: float) -> bool:
@@ -77,7 +73,7 @@ class Gate:
             case ProbeResult.ITEM_FAILED if self.reason == "bisector":
                 self._schedule(self._options.first_wait, now, rng)
             case ProbeResult.ITEM_FAILED | ProbeResult.HEALTHY:
-                self.reason, self._transient = "", 0
+                self.closed, self.reason, self._transient = False, "", 0
                 return True
         return False
 

@@ -39,23 +39,21 @@ class History:
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._capacity = capacity
-        self._pasts: dict[str, Past] = {}
-
-    def __len__(self) -> int:
-        return len(self._pasts)
+        self.known: dict[str, Past] = {}
+        """By message id. Most events have no past: ask whether this is empty before calling."""
 
     def find(self, message_id: str) -> Past | None:
         """The past of this message, if any is known."""
-        return self._pasts.get(message_id)
+        return self.known.get(message_id)
 
     def of(self, message_id: str) -> Past:
         """The past of this message, begun now if none is known, and remembered longest."""
-        past = self._pasts.pop(message_id, None) or Past()
-        self._pasts[message_id] = past
-        if len(self._pasts) > self._capacity:
-            del self._pasts[next(iter(self._pasts))]
+        past = self.known.pop(message_id, None) or Past()
+        self.known[message_id] = past
+        if len(self.known) > self._capacity:
+            del self.known[next(iter(self.known))]
         return past
 
     def forget(self, message_id: str) -> None:
         """The event is settled for good."""
-        self._pasts.pop(message_id, None)
+        self.known.pop(message_id, None)
