@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+import msgspec
+
 from eventkit.errors import Skip
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ __all__ = ["Batch", "Event"]
 T = TypeVar("T")
 
 
-class Event(Generic[T]):
+class Event(msgspec.Struct, Generic[T], eq=False):
     """One event, decoded and validated. Compared by identity: two deliveries are two events.
 
     `id`, `source`, `type`, `subject` and `extensions` are those of CloudEvents 1.0; for a body
@@ -25,30 +27,20 @@ class Event(Generic[T]):
     does not count deliveries and none has failed in this process.
     """
 
-    __slots__ = ("_time", "attempt", "data", "delivery", "extensions", "id", "source", "subject", "type")
+    delivery: Delivery
+    id: str
+    source: str
+    type: str
+    data: T
+    attempt: int = 1
+    subject: str | None = None
+    _time: str | None = None
+    _extensions: Mapping[str, str] | None = None
 
-    def __init__(
-        self,
-        delivery: Delivery,
-        id: str,
-        source: str,
-        type: str,
-        data: T,
-        attempt: int = 1,
-        subject: str | None = None,
-        time: str | None = None,
-        extensions: Mapping[str, str] | None = None,
-    ) -> None:
-        # Positional and flat: built once an event, on the hot path.
-        self.delivery = delivery
-        self.id = id
-        self.source = source
-        self.type = type
-        self.data = data
-        self.attempt = attempt
-        self.subject = subject
-        self._time = time
-        self.extensions: Mapping[str, str] = extensions or {}
+    @property
+    def extensions(self) -> Mapping[str, str]:
+        """The extension attributes of the CloudEvent, as text."""
+        return self._extensions or {}
 
     @property
     def time(self) -> datetime | None:

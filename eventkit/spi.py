@@ -49,7 +49,7 @@ Receipt: TypeAlias = Any
 """Opaque token that settles one delivery; only the adapter that issued it looks inside."""
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """One attempt by a source to hand an event over.
 
     `delivery_count` is 1 on the first delivery on every source, None where the source does not count.

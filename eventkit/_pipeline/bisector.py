@@ -175,8 +175,7 @@ class BatchRunner:
         unmarked: Sequence[InFlight],
         marks: dict[Event[Any], BaseException | None],
     ) -> None:
-        for entry in unmarked:
-            self._judge.handled(entry)
+        self._judge.handled(unmarked)
         failures = self._apply(run, live, marks)
         transient = bool(failures) and not unmarked and all(failure is Failure.TRANSIENT for failure in failures)
         if not transient:
@@ -253,7 +252,7 @@ class BatchRunner:
                 continue
             error = marks[entry.event]
             if error is None:
-                self._judge.handled(entry)
+                self._judge.handled((entry,))
                 self._flow.probed(entry, ProbeResult.HEALTHY)
             else:
                 failures.append(self._route.policy.classify(error))

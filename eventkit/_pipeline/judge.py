@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -79,20 +79,22 @@ class Judge:
             return count if count is not None else 1
         return max(1, count - past.uncounted) if count is not None else past.failures + 1
 
-    def handled(self, entry: InFlight) -> None:
+    def handled(self, entries: Sequence[InFlight]) -> None:
         """The handler returned."""
-        self._counters.handled += 1
+        self._counters.handled += len(entries)
         if self._emit.debug:
-            self._emit(EventHandled(**self._about(entry)))
-        self.settler.ack(entry)
-        if entry.lane is not None:
-            self.lanes.done(entry)
+            for entry in entries:
+                self._emit(EventHandled(**self._about(entry)))
+        self.settler.ack(entries)
+        if self.lanes.ordered:
+            for entry in entries:
+                self.lanes.done(entry)
 
     def skipped(self, entry: InFlight, reason: str) -> None:
         """The event is not wanted: settled as done, with a reason in the log."""
         self._counters.skipped += 1
         self._emit(EventSkipped(**self._about(entry), reason=reason))
-        self.settler.ack(entry)
+        self.settler.ack((entry,))
         self.lanes.done(entry)
 
     def rejected(self, entry: InFlight, reason: str, error: BaseException | None = None) -> None:

@@ -48,20 +48,20 @@ class Lanes:
         release: Callable[[InFlight, str], None],
     ) -> None:
         self.blocks = on_key_failure == "block"
-        self._ordered = ordered
+        self.ordered = ordered
         self._release_policy = traits.key_release
         self._release = release
         self._lanes: dict[str, Lane] = {}
-        self._acked: dict[str, None] = {}
+        self.acked: dict[str, None] = {}
 
     def already_acked(self, entry: InFlight) -> bool:
         """Whether the source brings an event again that was acknowledged here: it must not run twice."""
-        return bool(self._acked) and entry.delivery.message_id in self._acked
+        return entry.delivery.message_id in self.acked
 
     def enter(self, entry: InFlight, *, first: bool = False) -> None:
         """Hand an event to its handler, now or when its turn comes; `first` puts it before those that wait."""
         key = entry.delivery.key
-        if not self._ordered or key is None:
+        if not self.ordered or key is None:
             assert entry.route is not None, "an event enters a lane after it has been routed"
             entry.route.offer(entry)
             return
@@ -150,6 +150,6 @@ class Lanes:
             del self._lanes[lane.key]
 
     def _remember(self, message_id: str) -> None:
-        self._acked[message_id] = None
-        if len(self._acked) > REMEMBERED:
-            del self._acked[next(iter(self._acked))]
+        self.acked[message_id] = None
+        if len(self.acked) > REMEMBERED:
+            del self.acked[next(iter(self.acked))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import anyio
 
@@ -28,13 +29,14 @@ class Outbox:
         self._lingering = Waiters()
         self._closing = False
 
-    def put(self, entry: InFlight) -> None:
-        """Add one event."""
-        self._items.append(entry)
-        waiting = len(self._items)
-        if waiting == 1 or waiting % self._limit == 0:
-            self._lingering.wake()
-            self._senders.wake()
+    def put(self, entries: Sequence[InFlight]) -> None:
+        """Add events. One sender wakes for the first, to linger for company, and one for each full call."""
+        before = len(self._items)
+        self._items.extend(entries)
+        full = len(self._items) // self._limit - before // self._limit
+        if full or not before:
+            self._lingering.wake(full)
+            self._senders.wake(max(full, 1))
 
     def put_later(self, entry: InFlight, due: float) -> None:
         """Add one event again at `due`, on the loop's clock."""
@@ -67,12 +69,8 @@ class Outbox:
 
     def _next_group(self) -> list[InFlight]:
         items = self._items
-        group: list[InFlight] = []
-        while items and len(group) < self._limit:
-            entry = items.popleft()
-            if entry.state is not GONE:
-                group.append(entry)
-        return group
+        taken = [items.popleft() for _ in range(min(self._limit, len(items)))]
+        return [entry for entry in taken if entry.state is not GONE]
 
     def _bring_back(self) -> None:
         if not self._later:

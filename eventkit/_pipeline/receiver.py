@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.lowlevel
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from eventkit._pipeline.judge import Judge
     from eventkit._pipeline.lanes import Lanes
     from eventkit._pipeline.leases import Keeper
-    from eventkit._pipeline.routes import RouteTable
+    from eventkit._pipeline.routes import Route, RouteTable
 
 __all__ = ["Admission", "Receiver"]
 RECEIVE_BACKOFF = Backoff(initial=0.2, maximum=30.0)
@@ -72,47 +72,57 @@ class Admission:
         entry = self._table.register(delivery, now, self._max_processing)
         if entry.extend_at < self._keeper.wake_at:
             self._keeper.wake(entry.extend_at)
-        judge = self._judge
         if self._history.known or not entry.attempt:
-            entry.attempt = judge.attempt(entry)
-        if judge.draining:
-            judge.released(entry, "drain")
-        elif delivery.leased_until <= now:
-            judge.lost(entry)
-        elif self._lanes.already_acked(entry):
-            judge.skipped(entry, "already handled; its source delivers again after a failed event of its key")
-        elif self._decode(entry) and (not self._flow.gate.closed or self._flow.admit(entry)):
-            self._lanes.enter(entry)
+            entry.attempt = self._judge.attempt(entry)
+        lanes = self._lanes
+        if self._judge.draining or delivery.leased_until <= now or (lanes.acked and lanes.already_acked(entry)):
+            self._turn_back(entry, now)
+        elif (route := self._decode(entry)) is None or (self._flow.gate.closed and not self._flow.admit(entry)):
+            return
+        elif lanes.ordered:
+            lanes.enter(entry)
+        else:
+            route.offer(entry)
 
-    def _decode(self, entry: InFlight) -> bool:
-        """Give the entry its route and event; False when it ended here."""
+    def _turn_back(self, entry: InFlight, now: float) -> None:
+        """What need not even be decoded."""
+        if self._judge.draining:
+            self._judge.released(entry, "drain")
+        elif entry.leased_until <= now:
+            self._judge.lost(entry)
+        else:
+            reason = "already handled; its source delivers again after a failed event of its key"
+            self._judge.skipped(entry, reason)
+
+    def _decode(self, entry: InFlight) -> Route | None:
+        """Give the entry its route and event; None when it ended here."""
         delivery = entry.delivery
         try:
             envelope = self._codec.read(delivery)
-            event: Event[Any] = Event(
+            type_ = envelope.type
+            event = entry.event = Event(
                 delivery,
                 envelope.id,
                 envelope.source,
-                envelope.type,
+                type_,
                 None,
                 entry.attempt,
                 envelope.subject,
                 envelope.time,
                 envelope.extensions,
             )
-            entry.event = event
-            route = entry.route = self._routes.find(envelope.type)
-            if route is not None:
+            if (route := self._routes.find(type_)) is not None:
+                entry.route = route
                 event.data = route.decode(envelope)
-                return True
+                return route
         except DecodeError as exc:
             self._judge.rejected(entry, "decode", exc)
-            return False
+            return None
         if self._unroutable == "skip":
             self._judge.skipped(entry, "unroutable")
         else:
             self._judge.rejected(entry, "unroutable")
-        return False
+        return None
 
 
 class Receiver:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchRoute", "Route", "RouteTable", "SingleRoute"]
 
+REMEMBERED_TYPES = 1000
+
 
 class Route(Protocol):
     """One handler as the pipeline sees it."""
@@ -193,15 +195,23 @@ class RouteTable:
         if problems:
             raise ConfigurationError(*problems)
         self._longest_first = sorted(self._prefixes.items(), key=lambda item: -len(item[0]))
+        self._found: dict[str, Route | None] = {}
 
     def find(self, event_type: str) -> Route | None:
         """The route that takes events of this type, or None."""
-        if (route := self._exact.get(event_type)) is not None:
-            return route
-        for prefix, route in self._longest_first:
-            if event_type.startswith(prefix):
-                return route
-        return None
+        try:
+            return self._found[event_type]
+        except KeyError:
+            return self._search(event_type)
+
+    def _search(self, event_type: str) -> Route | None:
+        """Find by rule, and remember: types are few, but whoever may send could make them many."""
+        route = self._exact.get(event_type)
+        if route is None:
+            route = next((route for prefix, route in self._longest_first if event_type.startswith(prefix)), None)
+        if len(self._found) < REMEMBERED_TYPES:
+            self._found[event_type] = route
+        return route
 
     def _add(self, pattern: str, route: Route) -> str | None:
         """Enter one pattern; the problem with it, if there is one."""

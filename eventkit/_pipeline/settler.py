@@ -64,15 +64,16 @@ class Settler:
         self._nacks = Outbox("nack", limits.settle)
         self._letters = Outbox("dead-letter", letters)
 
-    def ack(self, entry: InFlight) -> None:
-        """End the delivery as done."""
-        entry.state = SETTLING
-        self._acks.put(entry)
+    def ack(self, entries: Sequence[InFlight]) -> None:
+        """End these deliveries as done."""
+        for entry in entries:
+            entry.state = SETTLING
+        self._acks.put(entries)
 
     def nack(self, entry: InFlight, delay: float) -> None:
         """Give the delivery back, to come again after `delay` seconds."""
         entry.state, entry.delay = SETTLING, delay
-        self._nacks.put(entry)
+        self._nacks.put((entry,))
 
     def dead_letter(self, entry: InFlight) -> None:
         """Store `entry.letter` and the event among the dead letters, then end the delivery."""
@@ -80,7 +81,7 @@ class Settler:
         if self._letters_to == "discard":
             self._stored(entry)
         else:
-            self._letters.put(entry)
+            self._letters.put((entry,))
 
     def start(self, tasks: TaskGroup) -> None:
         """Start the senders. One sends nacks, so that events of a key go back in order."""
@@ -162,7 +163,7 @@ class Settler:
         if self._letters_to == "native":
             self._acked([entry], [DONE])
         else:
-            self._acks.put(entry)
+            self._acks.put((entry,))
 
     def _unsettled(self, outbox: Outbox, entry: InFlight, settled: Settled) -> None:
         match settled.kind:

@@ -78,7 +78,7 @@ class SingleRunner:
         elif error is None:
             self._route.successes += 1
             self._flow.called(transient=False)
-            self._judge.handled(entry)
+            self._judge.handled((entry,))
             if entry.probe:
                 self._flow.probed(entry, ProbeResult.HEALTHY)
         elif isinstance(error, self._cancelled) and cancelled_from_outside():
