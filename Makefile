@@ -1,0 +1,54 @@
+# Everything a contributor runs. `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
+	@$(BIN)/python examples/quakes/demo.py
+
+test: $(STAMP) ## run the tests (all but those that build and install the distribution)
+	@$(BIN)/python -m pytest -q -m "not heavy"
+
+lint: $(STAMP) ## check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(STAMP) ## check types
+	@$(BIN)/mypy
+
+bench: $(STAMP) ## measure the cost of an event
+	@$(BIN)/python -m bench
+
+lock: ## write requirements/dev.txt from requirements/dev.in (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --annotation-style line --upgrade -o requirements/dev.txt requirements/dev.in
+
+clean: ## remove everything that can be made again
+	@rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv: $(STAMP)
+
+$(STAMP): $(VENV)/.requirements pyproject.toml
+	@echo "[3/3] installing eventkit, editable"
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.requirements: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "eventkit needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "[1/3] $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/3] installing requirements/dev.txt, hashes checked"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,15 @@
+"""What every test shares.
+
+Asynchronous tests run on asyncio, by pytest-asyncio in auto mode: no mark needed. What must hold on trio too
+runs in the simulation, which starts its own loop from a plain `def` test.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# No deadline: a busy machine is no failure, and 20 s a test is the limit. In CI the same examples each time.
+settings.register_profile("eventkit", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+settings.load_profile("eventkit")
