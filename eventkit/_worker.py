@@ -28,6 +28,7 @@ from eventkit._policies.backoff import Backoff
 from eventkit._policies.history import History
 from eventkit._policies.letter import describe_error
 from eventkit._registry import adapter_for
+from eventkit._telemetry.context import current_handler
 from eventkit._telemetry.observer import Fanout, Observer
 from eventkit._telemetry.records import WorkerStarted, WorkerStopped, WorkerWarning
 from eventkit.errors import ConfigurationError
@@ -150,14 +151,13 @@ class Worker:
 
     def _routes(self, codec: Codec, history: History) -> list[Route]:
         names = _names(self.handlers)
-        context = copy_context()
-        return [
-            self._route(handler, name, codec, history, context)
-            for handler, name in zip(self.handlers, names, strict=True)
-        ]
+        return [self._route(handler, name, codec, history) for handler, name in zip(self.handlers, names, strict=True)]
 
-    def _route(self, handler: AnyHandler, name: str, codec: Codec, history: History, context: Any) -> Route:
+    def _route(self, handler: AnyHandler, name: str, codec: Codec, history: History) -> Route:
         timeout = handler.timeout
+        # Copied for each call: what `lifespan` bound is seen by every call, what a call binds by none but itself.
+        context = copy_context()
+        context.run(current_handler.set, name)
         rest: dict[str, Any] = {
             "name": name,
             "decode": codec.decoder(data_type(handler)),

@@ -10,6 +10,7 @@ of the price on a path taken for every event.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -286,7 +287,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, str]
     content_type: str | None
     key: str | None
-    delivery_count: int
+    delivery_count: int | None
     enqueued_at: float
     dead_at: float
 
@@ -319,24 +320,25 @@ class Address(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read `text`. Raises ConfigurationError when it is no URL, or carries credentials."""
+        shown = _masked(text)
+        if _carries_credentials(text):
+            raise ConfigurationError(
+                f"address {shown!r} carries credentials; remove them: they come from the SDK's own chain"
+            )
         try:
             parts = urlsplit(text)
             query = tuple(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         except ValueError as exc:
-            raise ConfigurationError(f"address {_masked(text)!r} is not a URL: {exc}") from exc
+            raise ConfigurationError(f"address {shown!r} is not a URL: {exc}") from exc
         if not parts.scheme or "://" not in text:
             raise ConfigurationError(
-                f"address {_masked(text)!r} has no scheme; write for example sqlite:///events.db or memory://events"
-            )
-        if "@" in parts.netloc:
-            raise ConfigurationError(
-                f"address {_masked(text)!r} carries credentials; remove them: they come from the SDK's own chain"
+                f"address {shown!r} has no scheme; write for example sqlite:///events.db or memory://events"
             )
         if parts.fragment:
-            raise ConfigurationError(f"address {text!r} has a fragment (#{parts.fragment}); escape # as %23")
+            raise ConfigurationError(f"address {shown!r} has a fragment; escape # as %23")
         doubled = sorted({name for name, _ in query if sum(n == name for n, _ in query) > 1})
         if doubled:
-            raise ConfigurationError(f"address {text!r} sets {', '.join(doubled)} more than once")
+            raise ConfigurationError(f"address {shown!r} sets {', '.join(doubled)} more than once")
         return cls(parts.scheme.lower(), unquote(parts.netloc), unquote(parts.path), query)
 
     def options(self, allowed: Iterable[str]) -> dict[str, str]:
@@ -345,7 +347,7 @@ class Address(msgspec.Struct, frozen=True):
         unknown = [name for name, _ in self.query if name not in known]
         if unknown:
             raise ConfigurationError(
-                f"address {self}: unknown parameter {', '.join(map(repr, unknown))}; "
+                f"address {self.scheme}://{self.host}{self.path}: unknown parameter {', '.join(map(repr, unknown))}; "
                 f"known: {', '.join(known) or 'none'}"
             )
         return dict(self.query)
@@ -355,9 +357,19 @@ class Address(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.host}{self.path}" + (f"?{query}" if query else "")
 
 
+def _carries_credentials(text: str) -> bool:
+    """Whether a user stands before the host, or a password with an unescaped `/`, `?` or `#` in it might."""
+    rest = text.partition("://")[2] or text
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    return "@" in authority or (":" in authority and "@" in rest)
+
+
 def _masked(text: str) -> str:
+    """`text` without credentials and without the values of parameters, which may be some."""
     head, at, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://***@{tail}" if at else text
+    scheme, mark, _ = head.partition("://")
+    shown = f"{scheme if mark else ''}{mark}***@{tail}" if at else text
+    return shown.partition("?")[0]
 
 
 class Adapter(Protocol):
