@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from eventkit._codec import Decoding
-from eventkit._handler import AnyHandler, BatchHandler
+from eventkit._handler import AnyHandler, BatchHandler, FailureClass, Handler
 from eventkit._policies.backoff import Backoff
 from eventkit.errors import ConfigurationError
 from eventkit.spi import Demand, SourceInfo
@@ -18,6 +18,8 @@ __all__ = ["FlowLimits", "KeyFailure", "Options", "Order", "Unroutable"]
 Order: TypeAlias = Literal["none", "key"]
 KeyFailure: TypeAlias = Literal["block", "skip"]
 Unroutable: TypeAlias = Literal["reject", "skip"]
+
+ON_RAISE = ("bisect", "one_by_one", "whole")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +89,29 @@ class Options:
             ("unroutable", self.unroutable, ("reject", "skip")),
         ):
             if choice not in allowed:
-                yield f"{name}={choice!r}: must be one of {', '.join(map(repr, allowed))}"
+                yield f"{name}={choice!r}: must be one of {_choices(allowed)}"
         if not handlers:
             yield "no handler: give the worker at least one"
         for handler in handlers:
-            yield from self._handler_problems(handler)
+            if isinstance(handler, Handler | BatchHandler):
+                yield from self._handler_problems(handler)
 
     def _handler_problems(self, handler: AnyHandler) -> Iterator[str]:
         name = type(handler).__name__
+        if isinstance(handler.types, str):
+            yield f'{name}.types={handler.types!r}: must be a sequence, such as ("{handler.types}",)'
+        for meaning in handler.failures.values():
+            if meaning not in get_args(FailureClass):
+                yield f"{name}.failures: {meaning!r} must be one of {_choices(get_args(FailureClass))}"
         if handler.concurrency < 1:
             yield f"{name}.concurrency={handler.concurrency!r}: must be at least 1"
         if handler.timeout is not None and not 0 < handler.timeout <= self.max_processing:
             yield f"{name}.timeout={handler.timeout!r}: must be more than 0, at most max_processing ({self.max_processing:g} s)"
-        if isinstance(handler, BatchHandler) and self.limits.in_flight < 2 * handler.batching.max_size:
+        if not isinstance(handler, BatchHandler):
+            return
+        if handler.on_raise not in ON_RAISE:
+            yield f"{name}.on_raise={handler.on_raise!r}: must be one of {_choices(ON_RAISE)}"
+        if self.limits.in_flight < 2 * handler.batching.max_size:
             yield (
                 f"{name}.batching.max_size={handler.batching.max_size} needs limits.in_flight of at least "
                 f"{2 * handler.batching.max_size}, found {self.limits.in_flight}"
@@ -150,6 +162,10 @@ class Options:
         """Longest delay of a retry in seconds, None for any; what the source cannot delay waits parked."""
         longest = info.traits.max_retry_delay
         return self.max_processing * PARKED_SHARE if longest == 0 else longest
+
+
+def _choices(allowed: Sequence[str]) -> str:
+    return ", ".join(map(repr, allowed))
 
 
 PARKED_SHARE = 0.9

@@ -114,7 +114,7 @@ AnyHandler: TypeAlias = Handler[Any] | BatchHandler[Any]
 def data_type(handler: AnyHandler) -> Any:
     """The `T` of `Handler[T]`, as the handler's class names it. Raises ConfigurationError when it names none."""
     bound = _bound_type(type(handler))
-    if bound is None or isinstance(bound, TypeVar):
+    if _open(bound):
         name = type(handler).__name__
         kind = "BatchHandler" if isinstance(handler, BatchHandler) else "Handler"
         raise ConfigurationError(
@@ -124,19 +124,28 @@ def data_type(handler: AnyHandler) -> Any:
 
 
 def _bound_type(cls: type) -> Any:
-    """Follow the generic bases from `cls` down to `_HandlerOptions`, substituting type variables."""
-    for base in getattr(cls, "__orig_bases__", ()):
-        origin = get_origin(base)
-        if origin is None or not issubclass(origin, _HandlerOptions):
-            continue
-        (argument,) = get_args(base)[:1]
-        if origin in (Handler, BatchHandler) or not isinstance(argument, TypeVar):
-            inner = _bound_type(origin) if origin not in (Handler, BatchHandler) else None
-            return inner if inner is not None and not isinstance(inner, TypeVar) else argument
-    for base in cls.__bases__:
-        if issubclass(base, _HandlerOptions) and base not in (Handler, BatchHandler, _HandlerOptions):
-            return _bound_type(base)
-    return None
+    """What stands for the `T` of `_HandlerOptions` in `cls`, as far as it says."""
+    bound: Any = T
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin = get_origin(base) or base
+        if origin is _HandlerOptions:
+            return get_args(base)[0]
+        if issubclass(origin, _HandlerOptions):
+            bound = _filled(_bound_type(origin), dict(zip(origin.__parameters__, get_args(base), strict=False)))
+            if not _open(bound):
+                break
+    return bound
+
+
+def _open(bound: Any) -> bool:
+    """Whether a type variable is left. A generic class that is not written out, as in `Handler[Page]`, is complete."""
+    return isinstance(bound, TypeVar) or (get_origin(bound) is not None and bool(getattr(bound, "__parameters__", ())))
+
+
+def _filled(bound: Any, arguments: Mapping[Any, Any]) -> Any:
+    if isinstance(bound, TypeVar):
+        return arguments.get(bound, bound)
+    return bound[tuple(arguments.get(variable, variable) for variable in bound.__parameters__)] if _open(bound) else bound
 
 
 @asynccontextmanager

@@ -24,6 +24,16 @@ class Gathering:
         self.bytes = 0
         self.closed = False
 
+    def remove(self, entry: InFlight) -> None:
+        """Take one event out again."""
+        self.entries.remove(entry)
+        self.bytes -= entry.size
+
+    def take(self) -> list[InFlight]:
+        """Take all events out, without those that were withdrawn meanwhile."""
+        entries, self.entries = self.entries, []
+        return [entry for entry in entries if entry.state is HELD]
+
 
 class Batcher:
     """Events of one handler on their way into batches; what was withdrawn meanwhile is left out."""
@@ -36,7 +46,7 @@ class Batcher:
     def add(self, entry: InFlight, key: Hashable, now: float) -> Gathering:
         """Put an event into the batch of its key; `now` is when it came."""
         gathering = self._open.get(key)
-        if gathering is not None and gathering.bytes + entry.size > self._options.max_bytes:
+        if gathering is not None and not self.fits(entry, gathering):
             self._close(gathering)
             gathering = None
         if gathering is None:
@@ -46,6 +56,10 @@ class Batcher:
         if len(gathering.entries) >= self._options.max_size or gathering.bytes >= self._options.max_bytes:
             self._close(gathering)
         return gathering
+
+    def fits(self, entry: InFlight, gathering: Gathering) -> bool:
+        """Whether an event would gather in this batch, and not in one after it."""
+        return not gathering.closed and gathering.bytes + entry.size <= self._options.max_bytes
 
     def add_alone(self, entry: InFlight) -> None:
         """Make a batch of this event only."""
@@ -70,8 +84,7 @@ class Batcher:
         while self._open and (first := next(iter(self._open.values()))).due <= now:
             self._close(first)
         while self._ready:
-            entries = [entry for entry in self._ready.popleft().entries if entry.state is HELD]
-            if entries:
+            if entries := self._ready.popleft().take():
                 return entries
         return []
 
@@ -79,7 +92,7 @@ class Batcher:
         """Take everything out, in order."""
         for gathering in list(self._open.values()):
             self._close(gathering)
-        entries = [entry for gathering in self._ready for entry in gathering.entries if entry.state is HELD]
+        entries = [entry for gathering in self._ready for entry in gathering.take()]
         self._ready.clear()
         return entries
 

@@ -16,6 +16,7 @@ from eventkit._telemetry.observer import Fanout
 from eventkit._telemetry.records import GateClosed, GateOpened, GateProbed
 
 if TYPE_CHECKING:
+    from eventkit._pipeline.batcher import Gathering
     from eventkit._pipeline.judge import Judge
     from eventkit._pipeline.lanes import Lanes
     from eventkit._pipeline.routes import Route
@@ -108,6 +109,17 @@ class Flow:
         self.judge.park(entry, anyio.current_time(), rerun=True)
         return False
 
+    def offer(self, entry: InFlight) -> Gathering | None:
+        """Hand an event to its handler, unless nothing may start now."""
+        assert entry.route is not None, "an event is offered after it has been routed"
+        if self.judge.draining:
+            self.judge.released(entry, "drain")
+            return None
+        if self.gate.closed and not entry.probe:
+            self.judge.park(entry, anyio.current_time(), rerun=True)
+            return None
+        return entry.route.offer(entry)
+
     def tick(self, now: float) -> None:
         """Start a probe when one is due: the event in hand that waited longest, else a receive of one."""
         if not self.gate.probe_due(now):
@@ -142,5 +154,4 @@ class Flow:
         elif entry.lane is None:
             self.lanes.enter(entry, first=True)
         else:
-            assert entry.route is not None, "an event is parked after it has been routed"
-            entry.route.offer(entry)
+            self.offer(entry)

@@ -11,6 +11,7 @@ from eventkit.spi import Traits
 
 if TYPE_CHECKING:
     from eventkit._pipeline.batcher import Gathering
+    from eventkit._pipeline.routes import Route
 
 __all__ = ["Lane", "Lanes"]
 
@@ -21,10 +22,11 @@ REMEMBERED = 10_000
 class Lane:
     """The events of one key that are in hand."""
 
-    __slots__ = ("busy", "first", "gathering", "heads", "key", "waiting")
+    __slots__ = ("busy", "first", "gathering", "heads", "key", "pumping", "route", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.pumping = False
         self.busy = 0
         """Events handed on and not yet decided."""
         self.first: deque[InFlight] = deque()
@@ -33,11 +35,13 @@ class Lane:
         self.heads: dict[str, None] = {}
         """Message ids of heads that went back to the source; who waits, waits for them."""
         self.gathering: Gathering | None = None
-        """The batch its events are gathering in, which more of them may join."""
+        """The batch its events are gathering in, which more of them may join ..."""
+        self.route: Route | None = None
+        """... if they are of this route."""
 
 
 class Lanes:
-    """All lanes of a worker. `offer` hands an event to its handler; `release` gives it back uncounted."""
+    """All lanes of a worker. `offer` hands an event on, to its handler or into parking; `release` gives it back."""
 
     def __init__(
         self,
@@ -45,11 +49,13 @@ class Lanes:
         ordered: bool,
         on_key_failure: Literal["block", "skip"],
         traits: Traits,
+        offer: Callable[[InFlight], Gathering | None],
         release: Callable[[InFlight, str], None],
     ) -> None:
         self.blocks = on_key_failure == "block"
         self.ordered = ordered
         self._release_policy = traits.key_release
+        self._offer = offer
         self._release = release
         self._lanes: dict[str, Lane] = {}
         self.acked: dict[str, None] = {}
@@ -62,8 +68,7 @@ class Lanes:
         """Hand an event to its handler, now or when its turn comes; `first` puts it before those that wait."""
         key = entry.delivery.key
         if not self.ordered or key is None:
-            assert entry.route is not None, "an event enters a lane after it has been routed"
-            entry.route.offer(entry)
+            self._offer(entry)
             return
         lane = self._lanes.get(key)
         if lane is None:
@@ -94,13 +99,12 @@ class Lanes:
             return
         for queue in (lane.first, lane.waiting):
             if entry in queue:
-                queue.remove(entry)
-                entry.lane = None
-                self._drop_if_empty(lane)
+                self._take_out(lane, queue, entry)
                 return
         self._leave(entry)
         if self.blocks:
             lane.heads[entry.delivery.message_id] = None
+            self._recall(lane, entry)
             if self._release_policy != "hold":
                 self._release_followers(lane)
         self._pump(lane)
@@ -117,9 +121,16 @@ class Lanes:
             lane.waiting.appendleft(entry)
         return behind
 
-    def waiting(self) -> list[InFlight]:
-        """Every event that waits for its turn."""
-        return [entry for lane in self._lanes.values() for entry in (*lane.first, *lane.waiting)]
+    def halt(self) -> list[InFlight]:
+        """Take out every event that waits for its turn."""
+        entries = [entry for lane in self._lanes.values() for entry in (*lane.first, *lane.waiting)]
+        for lane in list(self._lanes.values()):
+            lane.first.clear()
+            lane.waiting.clear()
+            self._drop_if_empty(lane)
+        for entry in entries:
+            entry.lane = None
+        return entries
 
     def _leave(self, entry: InFlight) -> Lane | None:
         lane, entry.lane = entry.lane, None
@@ -128,19 +139,52 @@ class Lanes:
         return lane
 
     def _pump(self, lane: Lane) -> None:
+        # What is offered may be parked or released at once, which comes back here.
+        if not lane.pumping:
+            lane.pumping = True
+            self._hand_on(lane)
+            lane.pumping = False
+            self._drop_if_empty(lane)
+
+    def _hand_on(self, lane: Lane) -> None:
         while queue := lane.first or (not lane.heads and lane.waiting) or None:
             entry = queue[0]
             route = entry.route
             assert route is not None, "an event enters a lane after it has been routed"
-            if lane.busy and not route.joins(entry, lane.gathering):
+            if lane.busy and not (route is lane.route and route.joins(entry, lane.gathering)):
                 return
             queue.popleft()
             lane.busy += 1
-            lane.gathering = route.offer(entry)
+            lane.route, lane.gathering = route, self._offer(entry)
+
+    def _take_out(self, lane: Lane, queue: deque[InFlight], entry: InFlight) -> None:
+        """An event that waits goes back; what waits behind it goes back too, or it would run before it."""
+        behind = [*lane.first, *lane.waiting]
+        del behind[: behind.index(entry) + 1]
+        queue.remove(entry)
+        entry.lane = None
+        if self.blocks:
+            for follower in behind:
+                (lane.first if follower in lane.first else lane.waiting).remove(follower)
+            self._give_back(behind)
         self._drop_if_empty(lane)
+
+    def _recall(self, lane: Lane, head: InFlight) -> None:
+        """What still gathers in one batch with an event that goes back waits behind it again."""
+        gathering = lane.gathering
+        if gathering is None or head not in gathering.entries:
+            return
+        behind = gathering.entries[gathering.entries.index(head) + 1 :]
+        for follower in reversed([entry for entry in behind if entry.lane is lane and entry.state is HELD]):
+            gathering.remove(follower)
+            lane.busy -= 1
+            lane.waiting.appendleft(follower)
 
     def _release_followers(self, lane: Lane) -> None:
         followers, lane.waiting = lane.waiting, deque()
+        self._give_back(followers)
+
+    def _give_back(self, followers: Iterable[InFlight]) -> None:
         for follower in followers:
             follower.lane = None
             self._release(follower, "behind a failed event of its key")

@@ -100,6 +100,7 @@ class Pipeline:
             ordered=options.ordering == "key",
             on_key_failure=options.on_key_failure,
             traits=source.info.traits,
+            offer=flow.offer,
             release=judge.released,
         )
         settler = self._settler = Settler(
@@ -218,7 +219,7 @@ class Pipeline:
 
     def _give_back(self) -> None:
         """Everything that has not started goes back at once."""
-        for entry in [*(e for route in self._routes for e in route.halt()), *self._lanes.waiting()]:
+        for entry in [*(e for route in self._routes for e in route.halt()), *self._lanes.halt()]:
             self._judge.released(entry, "drain")
         for entry in list(self._table.entries.values()):
             if entry.state is PARKED:

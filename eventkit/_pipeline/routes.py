@@ -142,8 +142,7 @@ class BatchRoute(_Route):
 
     def offer(self, entry: InFlight) -> Gathering | None:
         """Gather the event; probes and suspects of an earlier batch run alone."""
-        past = self._history.find(entry.delivery.message_id) if self._history.known else None
-        if entry.probe or (past is not None and past.suspect):
+        if self._alone(entry):
             self._batcher.add_alone(entry)
             self.idle.wake()
             return None
@@ -159,8 +158,11 @@ class BatchRoute(_Route):
 
     def joins(self, entry: InFlight, gathering: Gathering | None) -> bool:
         """Events of one key may share a batch that is still gathering."""
-        return gathering is not None and not gathering.closed and gathering.key == (
-            self._key(entry) if self._keyed else None
+        return (
+            gathering is not None
+            and self._batcher.fits(entry, gathering)
+            and gathering.key == (self._key(entry) if self._keyed else None)
+            and not self._alone(entry)
         )
 
     def halt(self) -> list[InFlight]:
@@ -174,6 +176,10 @@ class BatchRoute(_Route):
                 return entries
             await self.idle.sleep(self._batcher.due)
         return []
+
+    def _alone(self, entry: InFlight) -> bool:
+        past = self._history.find(entry.delivery.message_id) if self._history.known else None
+        return entry.probe or (past is not None and past.suspect)
 
     def _key(self, entry: InFlight) -> Any:
         assert entry.event is not None, "an event is decoded before it is gathered"

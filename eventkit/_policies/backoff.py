@@ -46,9 +46,10 @@ class Backoff:
 
     def delay(self, failures: int, rng: Random) -> float:
         """Seconds to wait after failure number `failures` (the first is 1)."""
-        exponent = min(failures - 1, 62)
-        # A large factor overflows a float before the cap is applied.
-        ceiling = self.maximum if self.factor**exponent > self.maximum else self.initial * self.factor**exponent
+        try:
+            ceiling = self.initial * float(self.factor) ** (failures - 1)
+        except OverflowError:
+            ceiling = self.maximum if self.initial else 0.0
         return rng.uniform(0.0, min(self.maximum, ceiling))
 
     def exhausted(self, attempt: int, age: float) -> bool:

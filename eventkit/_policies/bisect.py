@@ -30,7 +30,7 @@ class Bisection:
     """
 
     def __init__(self, size: int, *, mode: Literal["bisect", "one_by_one", "whole"], singly: bool = False) -> None:
-        """Plan for `size` events; `singly` starts one by one (when many events failed lately)."""
+        """Plan for `size` events; `singly` starts one by one (when many events failed lately), unless `mode` is whole."""
         self.calls = 0
         self._mode = mode
         self._any_success = False
@@ -38,7 +38,8 @@ class Bisection:
         # 2 * ceil(log2 n) + 2: one bad first event of n already costs ceil(log2 n) + 1 calls before a success.
         self._systemic_after = 2 * max(size - 1, 0).bit_length() + 2
         members = list(range(size))
-        self._stack = [_Group([i]) for i in reversed(members)] if singly else [_Group(members)]
+        alone = singly and mode != "whole"
+        self._stack = [_Group([i]) for i in reversed(members)] if alone else [_Group(members)]
         self._current = _Group([])
 
     @property
@@ -70,7 +71,7 @@ class Bisection:
         """The call returned, or named what failed: all its events are decided."""
         self._any_success = True
         right = self._current.right_half
-        if right is not None and not right.touched:
+        if right is not None and not right.touched and not self._current.touched:
             right.known_bad = True
 
     def failed(self, unmarked: Collection[int]) -> bool:

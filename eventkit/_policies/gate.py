@@ -72,7 +72,7 @@ class Gate:
                 self._schedule(min(self.wait * 2, self._options.longest_wait), now, rng)
             case ProbeResult.ITEM_FAILED if self.reason == "bisector":
                 self._schedule(self._options.first_wait, now, rng)
-            case ProbeResult.ITEM_FAILED | ProbeResult.HEALTHY:
+            case ProbeResult.ITEM_FAILED | ProbeResult.HEALTHY:  # pragma: no branch - these are all there are
                 self.closed, self.reason, self._transient = False, "", 0
                 return True
         return False

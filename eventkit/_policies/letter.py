@@ -12,20 +12,30 @@ __all__ = ["describe_error", "letter_detail", "letter_id"]
 DETAIL_BYTES = 1024
 MESSAGE_CHARACTERS = 300
 
+# Every repetition that another one may follow is bounded: error texts hold parts of events, which are hostile.
 _SECRETS = re.compile(
-    r"(?P<dsn>[a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]*@"
+    r"(?P<dsn>[a-z][a-z0-9+.-]{0,30}://)(?:[^/\s@]{0,256}:\S{0,256}|[^/\s]{0,256})@"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
-    r"|(?P<name>\b(?:sig|sas|token|secret|password|passwd|pwd|api[_-]?key|access[_-]?key|accountkey|sharedaccesskey"
-    r"|authorization|bearer)\b[\"']?\s*[=: ]\s*[\"']?)(?:bearer\s+)?[^\s&;,\"']+",
+    r"|\beyJ[\w-]{8,512}\.[\w-]+(?:\.[\w-]*)?"
+    r"|(?P<name>(?:token|secret|password|passwd|api[_-]?key|access[_-]?key|account[_-]?key|authorization"
+    r"|signature(?=\\{0,2}[\"']?\s{0,3}[=:])|(?<![a-z0-9])(?:sig|sas|pwd|bearer))\b\\{0,2}[\"']?\s{0,3}[=: ]\s{0,3}\\{0,2})"
+    r"(?:(?:bearer|basic|digest)\s{1,3})?(?:\"[^\"\n]{0,256}\"|'[^'\n]{0,256}'|[\"']?[^\s&;,\"']+)",
     re.IGNORECASE,
 )
 
 
 def redacted(text: str) -> str:
     """`text` as valid Unicode, without what looks like a credential: DSN passwords, AWS keys, JWTs, `token=…`."""
-    text = text[:10_000].encode("utf-8", "replace").decode()
-    return _SECRETS.sub(lambda found: (found["dsn"] or found["name"] or "") + "***" + ("@" if found["dsn"] else ""), text)
+    return _SECRETS.sub(_mask, _valid(text[:10_000]))
+
+
+def _mask(found: re.Match[str]) -> str:
+    return f"{found['dsn']}***@" if found["dsn"] else f"{found['name'] or ''}***"
+
+
+def _valid(text: str) -> str:
+    """`text` without lone surrogates, which UTF-8 and JSON cannot say."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def describe_error(error: BaseException | None) -> tuple[str, str]:
@@ -50,6 +60,7 @@ def letter_id(source: str, message_key: str, reason: str) -> str:
 
 def letter_detail(fields: dict[str, str | int | float]) -> str:
     """`fields` as JSON of at most 1 KiB; the longest texts are cut until it fits."""
+    fields = {name: _valid(value) if isinstance(value, str) else value for name, value in fields.items()}
     while len(encoded := msgspec.json.encode(fields)) > DETAIL_BYTES:
         longest = max((name for name in fields if isinstance(fields[name], str)), key=lambda n: len(str(fields[n])))
         text = str(fields[longest])

@@ -1,0 +1,548 @@
+"""Order per key: one running event of a key, and what its followers do when it fails.
+
+The route is a fake that keeps what it is offered; the source of the state machine is a list per key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from eventkit._pipeline.batcher import Gathering
+from eventkit._pipeline.inflight import HELD, PARKED, RUNNING, SETTLING, InFlight, Table
+from eventkit._pipeline.lanes import REMEMBERED, Lanes
+from eventkit.spi import Delivery, Traits
+
+Failure: TypeAlias = Literal["block", "skip"]
+Release: TypeAlias = Literal["followers", "hold", "redelivers"]
+
+FAILURES: tuple[Failure, ...] = ("block", "skip")
+RELEASES: tuple[Release, ...] = ("followers", "hold", "redelivers")
+RELEASING: tuple[Release, ...] = ("followers", "redelivers")
+
+
+class FakeRoute:
+    """Keeps what it is offered. With `batch` more than 1, that many events of a key may share a gathering."""
+
+    def __init__(self, batch: int = 1) -> None:
+        self.offered: list[InFlight] = []
+        self.gatherings: list[Gathering] = []
+        self._batch = batch
+
+    def offer(self, entry: InFlight) -> Gathering | None:
+        self.offered.append(entry)
+        if self._batch == 1:
+            return None
+        gathering = entry.lane.gathering if entry.lane is not None else None
+        if gathering is None or not self.joins(entry, gathering):
+            gathering = Gathering(None, 0.0)
+            self.gatherings.append(gathering)
+        gathering.entries.append(entry)
+        gathering.closed = len(gathering.entries) >= self._batch
+        return gathering
+
+    def joins(self, entry: InFlight, gathering: Gathering | None) -> bool:
+        return gathering is not None and not gathering.closed
+
+
+class Rig:
+    """Lanes with a fake in front of and behind them."""
+
+    def __init__(
+        self, release: Release = "hold", on_key_failure: Failure = "block", *, ordered: bool = True, batch: int = 1
+    ) -> None:
+        self.route: Any = FakeRoute(batch)
+        self.released: list[InFlight] = []
+        self._table = Table()
+        self.lanes = Lanes(
+            ordered=ordered,
+            on_key_failure=on_key_failure,
+            traits=Traits(key_release=release),
+            offer=lambda entry: entry.route.offer(entry) if entry.route else None,
+            release=lambda entry, _: self.give_back(entry),
+        )
+
+    def give_back(self, entry: InFlight) -> None:
+        self.released.append(entry)
+        self.lanes.went_back(entry)
+
+    def come(self, message_id: str, key: str | None = "k", *, first: bool = False, route: Any = None) -> InFlight:
+        """A delivery arrives, or a parked one runs again (`first`)."""
+        delivery = Delivery(receipt=message_id, body=b"", message_id=message_id, leased_until=30.0, key=key)
+        entry = self._table.register(delivery, 0.0, 600.0)
+        entry.route = route or self.route
+        self.lanes.enter(entry, first=first)
+        return entry
+
+    @property
+    def waiting(self) -> list[InFlight]:
+        return [entry for lane in self.lanes._lanes.values() for entry in (*lane.first, *lane.waiting)]
+
+    @property
+    def offered(self) -> list[str]:
+        return [entry.delivery.message_id for entry in self.route.offered]
+
+    @property
+    def back(self) -> list[str]:
+        return [entry.delivery.message_id for entry in self.released]
+
+
+def test_without_ordering_everything_is_offered_at_once() -> None:
+    """Keys cost nothing where nobody asked for order."""
+    rig = Rig(ordered=False)
+    for message_id in "abc":
+        rig.come(message_id)
+
+    assert rig.offered == ["a", "b", "c"]
+
+
+def test_events_without_a_key_are_offered_at_once() -> None:
+    """They have no order among them."""
+    rig = Rig()
+    for message_id in "abc":
+        rig.come(message_id, key=None)
+
+    assert rig.offered == ["a", "b", "c"]
+
+
+def test_an_event_waits_for_the_one_before_it_of_its_key() -> None:
+    """The promise: one running event per key."""
+    rig = Rig()
+    first = rig.come("a")
+    rig.come("b")
+    rig.come("c")
+    assert rig.offered == ["a"]
+
+    rig.lanes.done(first)
+    assert rig.offered == ["a", "b"]
+
+
+def test_events_of_other_keys_do_not_wait() -> None:
+    """A slow key must not hold up the others."""
+    rig = Rig()
+    for message_id in ("a1", "b1", "a2", "c1"):
+        rig.come(message_id, key=message_id[0])
+
+    assert rig.offered == ["a1", "b1", "c1"]
+
+
+def test_an_event_without_a_lane_is_decided_without_one() -> None:
+    """The pipeline reports every outcome, of unordered events too."""
+    rig = Rig()
+    entry = rig.come("a", key=None)
+    rig.lanes.done(entry)
+    rig.lanes.parked(entry)
+    rig.lanes.went_back(entry)
+
+    assert rig.lanes.stopped(entry, []) == []
+    assert rig.offered == ["a"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("on_key_failure", FAILURES)
+def test_a_key_with_nothing_in_hand_is_forgotten(release: Release, on_key_failure: Failure) -> None:
+    """Keys are the outside world's, and without number: what is kept of them must end."""
+    rig = Rig(release, on_key_failure)
+    done, back, behind = rig.come("a"), rig.come("b"), rig.come("c")
+    rig.lanes.done(done)
+    rig.lanes.went_back(back)
+    if behind.lane is not None and rig.offered[-1] == "c":
+        rig.lanes.done(behind)
+    elif behind.lane is not None:
+        rig.lanes.went_back(behind)
+
+    assert rig.lanes._lanes == {}
+
+
+def test_followers_wait_for_a_parked_event_when_a_failed_key_blocks() -> None:
+    """An outage must not let later events overtake."""
+    rig = Rig(on_key_failure="block")
+    head = rig.come("a")
+    rig.come("b")
+    rig.lanes.parked(head)
+
+    assert rig.offered == ["a"]
+
+
+def test_followers_go_on_when_their_head_is_parked_and_failures_of_a_key_are_skipped() -> None:
+    """The user chose progress over order."""
+    rig = Rig(on_key_failure="skip")
+    head = rig.come("a")
+    rig.come("b")
+    rig.lanes.parked(head)
+
+    assert rig.offered == ["a", "b"]
+
+
+def test_a_skipped_event_that_runs_again_comes_before_those_that_wait() -> None:
+    """It is the oldest of its key; but what runs is not interrupted."""
+    rig = Rig(on_key_failure="skip")
+    head = rig.come("a")
+    follower = rig.come("b")
+    rig.come("c")
+    rig.lanes.parked(head)
+    rig.lanes.enter(head, first=True)
+    assert rig.offered == ["a", "b"]
+
+    rig.lanes.done(follower)
+    assert rig.offered == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_followers_go_on_when_their_head_went_back_and_failures_of_a_key_are_skipped(release: Release) -> None:
+    """Nothing is given back but the head."""
+    rig = Rig(release, "skip")
+    head = rig.come("a")
+    rig.come("b")
+    rig.lanes.went_back(head)
+
+    assert rig.offered == ["a", "b"]
+    assert rig.released == []
+
+
+@pytest.mark.parametrize("release", RELEASING)
+def test_followers_are_given_back_behind_a_blocking_head_in_order(release: Release) -> None:
+    """SQS FIFO and Pub/Sub bring them again after the head, in the order in which they are given back."""
+    rig = Rig(release)
+    head = rig.come("a")
+    for message_id in "bcd":
+        rig.come(message_id)
+    rig.lanes.went_back(head)
+
+    assert rig.back == ["b", "c", "d"]
+    assert rig.offered == ["a"]
+
+
+def test_followers_are_held_behind_a_blocking_head_until_it_has_come_back_and_is_done() -> None:
+    """In a session they stay leased: giving them up would count against them, or end the session."""
+    rig = Rig("hold")
+    head = rig.come("a")
+    rig.come("b")
+    rig.lanes.went_back(head)
+    rig.come("c")
+    assert rig.offered == ["a"]
+    assert rig.released == []
+
+    again = rig.come("a")
+    assert rig.offered == ["a", "a"]
+
+    rig.lanes.done(again)
+    assert rig.offered == ["a", "a", "b"]
+
+
+def test_a_head_may_go_back_more_than_once() -> None:
+    """It is retried up to its attempts, and its followers wait all that time."""
+    rig = Rig("hold")
+    head = rig.come("a")
+    rig.come("b")
+    for _ in range(3):
+        rig.lanes.went_back(head)
+        head = rig.come("a")
+    rig.lanes.done(head)
+
+    assert rig.offered == ["a", "a", "a", "a", "b"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_waits_behind_an_event_that_goes_back_does_not_overtake_it(release: Release) -> None:
+    """A waiting event can lose its lease, or reach the end of `max_processing`: it comes again before the next."""
+    rig = Rig(release)
+    head = rig.come("a")
+    lost, behind = rig.come("b"), rig.come("c")
+    rig.lanes.went_back(lost)
+    rig.lanes.done(head)
+
+    assert rig.offered == ["a"]
+    assert rig.back == ["c"]
+    assert behind.lane is None
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_waits_before_an_event_that_goes_back_stays(release: Release) -> None:
+    """It was there earlier, and is not concerned."""
+    rig = Rig(release)
+    head, _ = rig.come("a"), rig.come("b")
+    rig.lanes.went_back(rig.come("c"))
+    rig.lanes.done(head)
+
+    assert rig.offered == ["a", "b"]
+    assert rig.released == []
+
+
+def test_what_waits_behind_an_event_that_goes_back_goes_on_when_failures_of_a_key_are_skipped() -> None:
+    """The user chose progress over order."""
+    rig = Rig(on_key_failure="skip")
+    head = rig.come("a")
+    lost, _ = rig.come("b"), rig.come("c")
+    rig.lanes.went_back(lost)
+    rig.lanes.done(head)
+
+    assert rig.offered == ["a", "c"]
+    assert rig.released == []
+
+
+def test_an_acknowledged_event_is_remembered_where_the_source_may_bring_it_again() -> None:
+    """Pub/Sub redelivers everything behind a failed event of a key: what was handled must not run twice."""
+    rig = Rig("redelivers")
+    done = rig.come("a")
+    rig.lanes.done(done)
+
+    assert rig.lanes.already_acked(rig.come("a"))
+    assert not rig.lanes.already_acked(rig.come("b"))
+
+
+@pytest.mark.parametrize("release", ["followers", "hold"])
+def test_an_acknowledged_event_is_not_remembered_elsewhere(release: Release) -> None:
+    """A message id that comes again is a redrive from the dead letters, and wanted."""
+    rig = Rig(release)
+    done = rig.come("a")
+    rig.lanes.done(done)
+
+    assert not rig.lanes.already_acked(rig.come("a"))
+
+
+def test_an_event_that_was_not_done_is_not_remembered() -> None:
+    """It is the one that has to run again."""
+    rig = Rig("redelivers")
+    head = rig.come("a")
+    rig.lanes.went_back(head)
+
+    assert not rig.lanes.already_acked(rig.come("a"))
+
+
+def test_only_so_many_acknowledged_events_are_remembered() -> None:
+    """The oldest are forgotten first: what comes again comes soon."""
+    rig = Rig("redelivers")
+    entries = [rig.come(str(n), key=str(n)) for n in range(REMEMBERED + 2)]
+    for entry in entries:
+        rig.lanes.done(entry)
+
+    assert [rig.lanes.already_acked(entry) for entry in entries[:3]] == [False, False, True]
+    assert rig.lanes.already_acked(entries[-1])
+
+
+def test_events_of_a_key_may_share_a_batch_that_gathers() -> None:
+    """One call handles them in order: that is one running call per key, and much faster."""
+    rig = Rig(batch=3)
+    for message_id in "abcd":
+        rig.come(message_id)
+
+    assert rig.offered == ["a", "b", "c"]
+
+
+def test_the_next_batch_of_a_key_starts_when_all_of_the_last_are_decided() -> None:
+    """While one event of it is open, nothing of the key may run beside it."""
+    rig = Rig(batch=3)
+    batch = [rig.come(message_id) for message_id in "abc"]
+    for message_id in "def":
+        rig.come(message_id)
+    for entry in batch[:2]:
+        rig.lanes.done(entry)
+    assert rig.offered == ["a", "b", "c"]
+
+    rig.lanes.done(batch[2])
+    assert rig.offered == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_an_event_does_not_join_the_batch_of_another_handler() -> None:
+    """Two handlers may take events of one key; they must not run side by side."""
+    rig = Rig(batch=3)
+    other = FakeRoute(batch=3)
+    head = rig.come("a")
+    rig.come("b", route=other)
+    assert other.offered == []
+
+    rig.lanes.done(head)
+    assert [entry.delivery.message_id for entry in other.offered] == ["b"]
+
+
+def test_later_events_of_a_failed_key_are_taken_out_of_their_batch_and_wait_in_order() -> None:
+    """A batch that is searched goes on with the other keys; of this one nothing may run before the failed event."""
+    rig = Rig("hold", batch=4)
+    failed, b, c = rig.come("a"), rig.come("b"), rig.come("c")
+    other = rig.come("x", key="other")
+    for entry in (failed, b, c, other):
+        entry.state = RUNNING
+
+    assert rig.lanes.stopped(failed, [b, other, c]) == [b, c]
+    assert [entry.state for entry in (b, c, other)] == [HELD, HELD, RUNNING]
+    assert (b.slot, c.slot) == (None, None)
+
+    rig.lanes.went_back(failed)
+    rig.come("d")
+    rig.lanes.done(rig.come("a"))
+    assert rig.offered == ["a", "b", "c", "x", "a", "b", "c", "d"]
+
+
+def test_later_events_of_a_failed_key_stay_in_their_batch_when_failures_of_a_key_are_skipped() -> None:
+    """They go on as if nothing had happened."""
+    rig = Rig(on_key_failure="skip", batch=4)
+    failed, later = rig.come("a"), rig.come("b")
+
+    assert rig.lanes.stopped(failed, [later]) == []
+
+
+def test_what_waits_is_taken_out_in_order_for_a_drain() -> None:
+    """Each goes back once: what one of them sets off must not find the others still waiting."""
+    rig = Rig("followers")
+    head = rig.come("a")
+    rig.come("b")
+    rig.come("x", key="other")
+    rig.come("y", key="other")
+    rig.come("c")
+
+    assert [entry.delivery.message_id for entry in rig.lanes.halt()] == ["b", "c", "y"]
+    assert rig.lanes.halt() == []
+
+    rig.lanes.went_back(head)
+    assert rig.offered == ["a", "x"]
+    assert rig.released == []
+
+
+def test_heads_that_came_back_are_taken_out_for_a_drain_before_those_that_wait() -> None:
+    """They are the older ones; sources keep the order in which events are given back."""
+    rig = Rig("hold", batch=2)
+    a, b = rig.come("a"), rig.come("b")
+    rig.come("c")
+    rig.lanes.went_back(a)
+    rig.lanes.went_back(b)
+    rig.route._batch = 1
+    rig.come("a")
+    rig.come("b")
+
+    assert [entry.delivery.message_id for entry in rig.lanes.halt()] == ["b", "c"]
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """The events of one key come, run, fail, park, lose their leases and come back, in any order."""
+
+    @initialize(
+        release=st.sampled_from(RELEASES), on_key_failure=st.sampled_from(FAILURES), batch=st.sampled_from([1, 3])
+    )
+    def start(self, release: Release, on_key_failure: Failure, batch: int) -> None:
+        self.rig = Rig(release, on_key_failure, batch=batch)
+        self.rig.give_back = self.give_back  # type: ignore[method-assign]
+        self.blocks, self.batch = on_key_failure == "block", batch
+        self.strict = release == "followers"
+        self.published = 0
+        self.at_source: list[int] = []
+        self.in_hand: dict[int, InFlight] = {}
+        self.parked: list[InFlight] = []
+        self.effects: list[int] = []
+
+    # -- the world ---------------------------------------------------------------------------------
+
+    def give_back(self, entry: InFlight) -> None:
+        entry.state = SETTLING
+        self.rig.lanes.went_back(entry)
+        number = int(entry.delivery.message_id)
+        assert self.in_hand.pop(number) is entry, "given back twice"
+        self.at_source = sorted([*self.at_source, number])
+
+    def receive(self) -> None:
+        """A source that orders by key brings the first it has; an SQS FIFO group none while a later one is out."""
+        while self.at_source and (not self.strict or self.at_source[0] > max(self.in_hand, default=0)):
+            number = self.at_source.pop(0)
+            self.in_hand[number] = self.rig.come(str(number))
+
+    def effect(self, entry: InFlight) -> None:
+        entry.state = SETTLING
+        number = int(entry.delivery.message_id)
+        self.effects.append(number)
+        assert self.in_hand.pop(number) is entry, "handled twice"
+        self.rig.lanes.done(entry)
+
+    def calls(self) -> list[list[InFlight]]:
+        """What runs or could be started: single events, or groups that share a call."""
+        offered = [e for e in self.in_hand.values() if e.state is HELD and e not in self.rig.waiting]
+        if self.batch == 1:
+            return [[entry] for entry in offered]
+        gatherings = {id(g): g for g in self.rig.route.gatherings}
+        groups = [[e for e in g.entries if e in offered] for g in gatherings.values()]
+        assert sum(map(len, groups)) == len(offered), "in two batches, or in none"
+        return [group for group in groups if group]
+
+    def run_again(self, entry: InFlight) -> None:
+        """As the pipeline does it: a blocking head kept its place, a skipped one gets in line again."""
+        self.parked.remove(entry)
+        entry.state = HELD
+        if entry.lane is None:
+            self.rig.lanes.enter(entry, first=True)
+        else:
+            self.rig.route.offer(entry)
+
+    # -- what may happen ---------------------------------------------------------------------------
+
+    @rule(events=st.integers(0, 4))
+    def come(self, events: int) -> None:
+        self.at_source += range(self.published + 1, self.published + events + 1)
+        self.published += events
+        self.receive()
+
+    @rule(succeed=st.integers(0, 3), park=st.booleans())
+    def call_ends(self, succeed: int, park: bool) -> None:
+        """So many events succeed; the next one goes back or is parked, and what is behind it is stopped."""
+        for group in self.calls()[:1]:
+            for gathering in self.rig.route.gatherings:
+                gathering.closed, gathering.entries = True, []
+            for entry in group:
+                entry.state = RUNNING
+            for entry in group[:succeed]:
+                self.effect(entry)
+            if not (rest := group[succeed:]):
+                return
+            stopped = self.rig.lanes.stopped(rest[0], rest[1:])
+            if park:
+                rest[0].state = PARKED
+                self.parked.append(rest[0])
+                self.rig.lanes.parked(rest[0])
+            else:
+                self.give_back(rest[0])
+            for entry in rest[1:]:
+                if entry not in stopped:
+                    self.effect(entry)
+
+    @precondition(lambda self: self.parked)
+    @rule(data=st.data())
+    def parked_event_is_due(self, data: st.DataObject) -> None:
+        self.run_again(data.draw(st.sampled_from(self.parked)))
+
+    @precondition(lambda self: self.in_hand)
+    @rule(data=st.data())
+    def lease_ends(self, data: st.DataObject) -> None:
+        """Of an event that waits, gathers or is parked."""
+        entry = data.draw(st.sampled_from(list(self.in_hand.values())))
+        if entry in self.parked:
+            self.parked.remove(entry)
+        self.give_back(entry)
+
+    # -- what must hold ----------------------------------------------------------------------------
+
+    @invariant()
+    def one_call_runs_at_a_time(self) -> None:
+        assert len(self.calls()) <= 1
+
+    @invariant()
+    def effects_are_in_order(self) -> None:
+        assert len(self.effects) == len(set(self.effects)), "handled twice"
+        assert not self.blocks or self.effects == sorted(self.effects), "out of order"
+
+    def teardown(self) -> None:
+        """Once everything succeeds, everything is handled: no event is stuck behind another."""
+        for _ in range(2 * self.published + 2):
+            for entry in list(self.parked):
+                self.run_again(entry)
+            self.receive()
+            self.call_ends(succeed=3, park=False)
+            self.effects_are_in_order()
+        assert not self.at_source, "not delivered"
+        assert not self.in_hand, "stuck"
+        assert not self.rig.lanes._lanes
+
+
+LanesMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=30)
+TestAnyOrderOfOutcomes = LanesMachine.TestCase
