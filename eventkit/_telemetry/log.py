@@ -21,6 +21,7 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.typing import FilteringBoundLogger, Processor
 
 from eventkit._telemetry.context import current_event, current_handler
+from eventkit._telemetry.escape import escaped
 from eventkit._telemetry.records import Level, Record
 
 __all__ = ["LogFormat", "LogObserver", "configure_logging"]
@@ -157,7 +158,7 @@ def _renderer(format: LogFormat, stream: TextIO) -> Processor:
     )
 
     def as_columns(logger: object, method: str, fields: Fields) -> str:
-        return str(console(logger, method, {_escaped(name): _shown(name, value) for name, value in fields.items()}))
+        return str(console(logger, method, {escaped(name): _shown(name, value) for name, value in fields.items()}))
 
     return as_columns
 
@@ -177,15 +178,8 @@ def _shown(name: str, value: object) -> object:
         return value
     if name in MULTILINE:
         # Indented, so that no line of an exception's text passes for a log line.
-        return "\n".join("    " + _escaped(line) for line in value.splitlines())
-    return _escaped(value)
-
-
-def _escaped(text: str) -> str:
-    """`text` with escapes in the place of what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return "\n".join("    " + escaped(line) for line in value.splitlines())
+    return escaped(value)
 
 
 def _traceback_as_text(logger: object, method: str, fields: Fields) -> Fields:
@@ -205,10 +199,16 @@ def _name_the_event(_logger: object, _method: str, fields: Fields) -> Fields:
 
 def _fields(record: Record) -> dict[str, object]:
     return {
-        name: _cut(value, ID_CHARACTERS if name in IDS else TEXT_CHARACTERS) if isinstance(value, str) else value
+        name: _shortened(name, value)
         for name in record.__struct_fields__
         if (value := getattr(record, name)) not in EMPTY
     }
+
+
+def _shortened(name: str, value: object) -> object:
+    if isinstance(value, str):
+        return _cut(value, ID_CHARACTERS if name in IDS else TEXT_CHARACTERS)
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _cut(text: str, characters: int) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from types import FrameType, TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import anyio
 
@@ -22,8 +22,12 @@ BEAT = 0.1
 
 FRAMES = 3
 
-STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
-EVENTKIT = os.path.dirname(os.path.dirname(__file__)) + os.sep
+IDLE_SHARE = 0.05
+"""Processor time, as a share of the time passed, below which a process did not run. On a crowded machine one that runs
+as fast as it can may get a third."""
+
+STANDARD_LIBRARY = f"{PurePath(os.__file__).parent}{os.sep}"
+EVENTKIT = f"{PurePath(__file__).parents[1]}{os.sep}"
 
 
 class LoopWatch:
@@ -48,7 +52,7 @@ class LoopWatch:
         """Longest delay of a beat since the watching thread last looked."""
         self._blocked_at = ""
 
-    def __enter__(self) -> LoopWatch:
+    def __enter__(self) -> Self:
         self._loop_thread = threading.get_ident()
         self._beaten = time.monotonic()
         self._thread.start()
@@ -77,8 +81,8 @@ class LoopWatch:
         looked, used = time.monotonic(), time.process_time()
         while not self._stop.wait(self._every):
             now, using = time.monotonic(), time.process_time()
-            slept = now - looked - self._every
-            if slept > self._threshold / 2 and using - used < slept / 2:
+            slept, worked = now - looked - self._every, using - used - self._every
+            if slept > self._threshold / 2 and worked < slept * IDLE_SHARE:
                 self._beaten, self._longest = now, 0.0
             else:
                 self._look(now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from eventkit._telemetry.records import Level, Record
@@ -36,4 +37,6 @@ class Fanout:
             try:
                 observer.observe(record)
             except Exception:  # noqa: BLE001 - an observer's failure must not become the worker's
-                traceback.print_exc(file=sys.stderr)
+                # Standard error may be gone; there is nobody left to tell.
+                with suppress(OSError, ValueError):
+                    traceback.print_exc(file=sys.stderr)
