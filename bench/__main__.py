@@ -15,7 +15,7 @@ from bench.scenarios import SCENARIOS
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 EVENTS = int(os.environ.get("BENCH_EVENTS", "200000"))
-SQLITE_EVENTS = EVENTS // 10
+SQLITE_EVENTS = EVENTS // 4
 MEMORY_EVENTS = 1_000_000
 ROOT = Path(__file__).parent.parent
 

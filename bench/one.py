@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -59,7 +60,7 @@ async def observed(scenario: Callable[[int], Awaitable[None]], events: int, lags
 def histogram(lags: list[float]) -> list[int]:
     """How many wake-ups were late by up to 1, 2, 5, 10, 20, 50 ms, and by more."""
     edges = (float("-inf"), *LAG_LIMITS, float("inf"))
-    return [sum(low < lag <= high for lag in lags) for low, high in zip(edges, edges[1:], strict=False)]
+    return [sum(low < lag <= high for lag in lags) for low, high in pairwise(edges)]
 
 
 if __name__ == "__main__":

@@ -106,7 +106,8 @@ class Options:
         if handler.concurrency < 1:
             yield f"{name}.concurrency={handler.concurrency!r}: must be at least 1"
         if handler.timeout is not None and not 0 < handler.timeout <= self.max_processing:
-            yield f"{name}.timeout={handler.timeout!r}: must be more than 0, at most max_processing ({self.max_processing:g} s)"
+            most = f"{self.max_processing:g} s"
+            yield f"{name}.timeout={handler.timeout!r}: must be more than 0, at most max_processing ({most})"
         if not isinstance(handler, BatchHandler):
             return
         if handler.on_raise not in ON_RAISE:
@@ -129,8 +130,9 @@ class Options:
             yield f'{info.name} does not order events by key: ordering="key" cannot be kept'
         if traits.delivery_count == "none" and retry.attempts != "age":
             yield f'{info.name} does not count deliveries: set attempts="age" (with max_age), or configure a store'
-        if traits.lease_total_max is not None and self.max_processing > traits.lease_total_max:
-            yield f"max_processing={self.max_processing:g}: {info.name} keeps a lease for at most {traits.lease_total_max:g} s"
+        cap = traits.lease_total_max
+        if cap is not None and self.max_processing > cap:
+            yield f"max_processing={self.max_processing:g}: {info.name} keeps a lease for at most {cap:g} s"
         longest = self.longest_delay(info)
         if longest is not None and retry.maximum > longest:
             yield (
@@ -154,8 +156,8 @@ class Options:
         margin = 10 * attempts if info.traits.key_release == "followers" else attempts + 3
         if attempts <= limit < margin:
             yield (
-                f"{info.name} itself dead-letters after {limit} deliveries, close to attempts={attempts}: releases count "
-                f"there too; raise it to {margin}"
+                f"{info.name} itself dead-letters after {limit} deliveries, close to attempts={attempts}: "
+                f"releases count there too; raise it to {margin}"
             )
 
     def longest_delay(self, info: SourceInfo) -> float | None:

@@ -145,7 +145,9 @@ def _open(bound: Any) -> bool:
 def _filled(bound: Any, arguments: Mapping[Any, Any]) -> Any:
     if isinstance(bound, TypeVar):
         return arguments.get(bound, bound)
-    return bound[tuple(arguments.get(variable, variable) for variable in bound.__parameters__)] if _open(bound) else bound
+    return (
+        bound[tuple(arguments.get(variable, variable) for variable in bound.__parameters__)] if _open(bound) else bound
+    )
 
 
 @asynccontextmanager

@@ -144,7 +144,9 @@ class Worker:
 
     def _check_handler(self, handler: object) -> None:
         if isinstance(handler, type):
-            raise ConfigurationError(f"{handler.__name__} is a class: give the worker an instance, {handler.__name__}()")
+            raise ConfigurationError(
+                f"{handler.__name__} is a class: give the worker an instance, {handler.__name__}()"
+            )
         if not isinstance(handler, Handler | BatchHandler):
             raise ConfigurationError(f"{type(handler).__name__} is neither a Handler nor a BatchHandler")
         Codec(self.options.decoding, "").decoder(data_type(handler))
@@ -229,7 +231,9 @@ class Worker:
                 await pipeline.run(abandon)
             counters, failure = pipeline.counters, pipeline.failure
             name, message = describe_error(failure)
-            emit(WorkerStopped(clean=not pipeline.cut and failure is None, cut=pipeline.cut, error=name, message=message))
+            emit(
+                WorkerStopped(clean=not pipeline.cut and failure is None, cut=pipeline.cut, error=name, message=message)
+            )
             if failure is not None:
                 raise failure
         return Report(
@@ -241,9 +245,7 @@ class Worker:
             cut=pipeline.cut,
         )
 
-    async def _open(
-        self, stack: AsyncExitStack, emit: Fanout
-    ) -> tuple[Source, Sink | Literal["native", "discard"]]:
+    async def _open(self, stack: AsyncExitStack, emit: Fanout) -> tuple[Source, Sink | Literal["native", "discard"]]:
         adapter = self._adapter or adapter_for(self.address)
         source = await stack.enter_async_context(adapter.open_source(self.address, self.options.demand()))
         native = isinstance(source, NativeDeadLetter)

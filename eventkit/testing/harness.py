@@ -84,7 +84,12 @@ class Harness:
         return await self._stack.__aexit__(kind, error, trace)
 
     async def send(
-        self, data: object, *, type: str | None = None, key: str | None = None, attributes: Mapping[str, str] | None = None
+        self,
+        data: object,
+        *,
+        type: str | None = None,
+        key: str | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Publish one event and wait for its first outcome. `data` is bytes, or anything JSON can say.
 
@@ -103,9 +108,7 @@ class Harness:
     ) -> list[Outcome]:
         """Publish several events at once and wait for the first outcome of each, in order."""
         wanted = type if type is not None else self._type
-        ids = [
-            self.broker.publish(QUEUE, item, type=wanted or None, key=key, attributes=attributes) for item in data
-        ]
+        ids = [self.broker.publish(QUEUE, item, type=wanted or None, key=key, attributes=attributes) for item in data]
         with anyio.move_on_after(self._timeout):
             while not all(id in self._outcomes for id in ids):
                 await self._changed.wait()

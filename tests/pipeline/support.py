@@ -52,9 +52,7 @@ class Rig:
         adapter = MemoryAdapter()
         adapter.use(self.broker)
         options.setdefault("seed", 1)
-        self.worker = Worker(
-            f"memory://{QUEUE}", *handlers, adapter=adapter, observers=[self], lease=lease, **options
-        )
+        self.worker = Worker(f"memory://{QUEUE}", *handlers, adapter=adapter, observers=[self], lease=lease, **options)
         # No thread may touch the virtual clock.
         self.worker._watch_loop = False
 

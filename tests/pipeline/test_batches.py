@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import anyio
 import pytest
 
@@ -12,7 +15,7 @@ from eventkit.testing import Kind
 from tests.pipeline.support import Rig, on_virtual_time
 
 QUICK = Backoff(initial=0.1, maximum=0.5, attempts=3)
-Data = dict[str, object]
+Data = dict[str, Any]
 
 
 class Poisonable(BatchHandler[Data]):
@@ -32,7 +35,7 @@ class Poisonable(BatchHandler[Data]):
         self.done += [event.message_id for event in batch]
 
 
-def settle(rig: Rig, *bodies: Data, keys: list[str] | None = None) -> None:
+def settle(rig: Rig, *bodies: Mapping[str, object], keys: list[str] | None = None) -> None:
     """Publish, run until all is settled, drain."""
 
     async def scenario() -> None:

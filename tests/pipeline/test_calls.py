@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections.abc import Awaitable
+from itertools import pairwise
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from eventkit import BatchHandler, Batching, Event, Batch, Handler, Reject, Retry, Skip, cleanup
+from eventkit import Batch, BatchHandler, Batching, Event, Handler, Reject, Retry, Skip, cleanup
 from eventkit._policies.backoff import Backoff
 from eventkit._telemetry.records import EventDeadLettered, EventRetried, EventSkipped, HandlerStuck
 from eventkit.testing import Kind
@@ -96,7 +99,7 @@ def test_a_retry_after_is_honoured_and_counted() -> None:
 
     assert [record.delay for record in rig.of(EventRetried)] == [7.0, 7.0]
     delivered = [change.at for change in rig.broker.history if change.kind is Kind.DELIVERED]
-    assert [round(b - a) for a, b in zip(delivered, delivered[1:], strict=False)] == [7, 7]
+    assert [round(b - a) for a, b in pairwise(delivered)] == [7, 7]
     assert rig.dead == {"1": "attempts"}
 
 
@@ -218,7 +221,7 @@ def test_a_handler_cut_by_the_drain_is_released_even_if_it_swallows_the_cancella
         async def handle(self, event: Event[dict[str, str]]) -> None:
             try:
                 await anyio.sleep(100)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - what must not be done
                 if not swallow:
                     raise RuntimeError("wrapped") from None
 
@@ -345,9 +348,9 @@ async def test_a_plain_wrapper_around_an_async_handler_is_awaited() -> None:
     done: list[str] = []
 
     class Wrapped(Handler[dict[str, str]]):
-        def handle(self, event: Event[dict[str, str]]):  # type: ignore[no-untyped-def]
+        def handle(self, event: Event[dict[str, str]]) -> Awaitable[None]:
             async def inner() -> None:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 done.append(event.id)
 
             return inner()
@@ -362,7 +365,7 @@ async def test_a_plain_wrapper_around_an_async_handler_is_awaited() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_worker_runs_on_both_backends(backend: str) -> None:
-    """anyio only: nothing may rest on asyncio."""
+    """Anyio only: nothing may rest on asyncio."""
 
     class Count(BatchHandler[dict[str, str]]):
         batching = Batching(max_size=10, max_wait=0.01)

@@ -265,5 +265,3 @@ def test_dead_letter_metadata_is_small_and_free_of_secrets() -> None:
     detail = rig.broker.dead_letters[0].detail
     assert len(detail.encode()) <= 1024
     assert "hunter2" not in detail
-
-
