@@ -5,8 +5,9 @@ from eventkit._config import FlowLimits
 from eventkit._event import Batch, Event
 from eventkit._handler import BatchHandler, Batching, Handler, cleanup
 from eventkit._policies.backoff import Backoff
+from eventkit._run import run
 from eventkit._version import __version__
-from eventkit._worker import Report, Worker, run
+from eventkit._worker import Report, Worker
 from eventkit.errors import (
     BatchFailure,
     ConfigurationError,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskStatus
 
 from eventkit._codec import Codec, Decoding
 from eventkit._config import FlowLimits, KeyFailure, Options, Order, Unroutable
@@ -34,7 +29,7 @@ from eventkit._telemetry.records import WorkerStarted, WorkerStopped, WorkerWarn
 from eventkit.errors import ConfigurationError
 from eventkit.spi import Adapter, Address, NativeDeadLetter, Sink, Source, SourceInfo
 
-__all__ = ["Report", "Worker", "run"]
+__all__ = ["Report", "Worker", "ungrouped"]
 
 TIMEOUT_SHARE = 0.9
 """The default timeout of a handler, as a share of `max_processing`."""
@@ -191,7 +186,7 @@ class Worker:
         the end of a drain, before waiting for it on and on.
         """
         emit = Fanout(self._default_observers() if self._observers is None else self._observers)
-        with _ungrouped():
+        with ungrouped():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._drain_when_cancelled)
                 with anyio.CancelScope(shield=True):
@@ -293,7 +288,7 @@ class Worker:
 
 
 @contextmanager
-def _ungrouped() -> Iterator[None]:
+def ungrouped() -> Iterator[None]:
     """Raise what a task group wraps, where that is one exception: callers catch it by its class."""
     try:
         yield
@@ -330,55 +325,3 @@ def _in_thread(concurrency: int) -> RunSync:
 
 def _no_abandon() -> None:
     """Wait for handlers that survive their cancellation."""
-
-
-def run(worker: Worker) -> int:
-    """Run `worker` until SIGTERM or SIGINT drains it; the exit code: 0, or 1 when something was cut.
-
-    A second signal ends at once: running handlers are cancelled, releases get 2 seconds, and the process exits
-    with 128 + the signal's number. So does a handler that survives its cancellation, with 1. Raises what
-    `Worker.run` raises.
-    """
-    return anyio.run(_run_until_signalled, worker)
-
-
-SECOND_SIGNAL_GRACE = 2.0
-
-
-async def _run_until_signalled(worker: Worker) -> int:
-    signals = _Signals(worker)
-    with _ungrouped():
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(signals.watch)
-            report = await worker.run(abandon=partial(_exit, 1))
-            tasks.cancel_scope.cancel()
-    return signals.code or (0 if report.clean else 1)
-
-
-class _Signals:
-    """The first SIGTERM or SIGINT drains, the second ends at once."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.code = 0
-        self._worker = worker
-
-    async def watch(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-            task_status.started()
-            count = 0
-            async for number in received:
-                count += 1
-                if count == 1:
-                    self._worker.drain(signal.Signals(number).name)
-                    continue
-                self.code = 128 + number
-                self._worker.stop()
-                await anyio.sleep(SECOND_SIGNAL_GRACE)
-                _exit(self.code)
-
-
-def _exit(code: int) -> None:
-    """End the process although a thread or a handler still runs: the broker has its events back, or will."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

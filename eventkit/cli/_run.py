@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from eventkit._run import run
 from eventkit._telemetry.log import LogFormat, LogObserver, configure_logging
 from eventkit._telemetry.records import Level
-from eventkit._worker import Worker, run
+from eventkit._worker import Worker
 from eventkit.cli._config import Configuration
 from eventkit.cli._handlers import load_handlers
 

@@ -12,7 +12,7 @@ import pytest
 
 # Every module of ours that `import eventkit` loads: add only what every user needs at once.
 PACKAGES = {
-    "eventkit": ["_config", "_event", "_handler", "_registry", "_version", "_worker", "errors", "spi"],
+    "eventkit": ["_config", "_event", "_handler", "_registry", "_run", "_version", "_worker", "errors", "spi"],
     "eventkit._codec": [
         "_binary",
         "_bounds",

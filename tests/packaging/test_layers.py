@@ -17,6 +17,7 @@ LAYERS = (
     {"_config", "_registry"},
     {"_pipeline"},
     {"_worker"},
+    {"_run"},
     {"__init__", "cli"},
     {"testing"},
 )
