@@ -23,6 +23,7 @@ from eventkit._telemetry.records import (
     EventRetried,
     EventSkipped,
     LeaseLost,
+    WorkerWarning,
 )
 from eventkit.errors import Reject, Retry, Skip
 from eventkit.spi import SourceInfo
@@ -216,8 +217,12 @@ class Judge:
 
     def _bounded(self, delay: float) -> float:
         """The delay the source can honour: clamped, then rounded up so that no retry is due early."""
-        if self._longest_delay is not None:
-            delay = min(delay, self._longest_delay)
+        longest = self._longest_delay
+        if longest is not None and delay > longest:
+            self._emit(
+                WorkerWarning(warning=f"{self._info.name} cannot delay a retry by {delay:g} s: {longest:g} s it is")
+            )
+            delay = longest
         return rounded_up(delay, self._info.traits.delay_granularity)
 
     def _note(self, entry: InFlight, reason: str, error: BaseException | None) -> DeadLetterNote:

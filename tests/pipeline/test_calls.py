@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import anyio
@@ -14,7 +15,8 @@ import pytest
 
 from eventkit import Batch, BatchHandler, Batching, Event, Handler, Reject, Retry, Skip, cleanup
 from eventkit._policies.backoff import Backoff
-from eventkit._telemetry.records import EventDeadLettered, EventRetried, EventSkipped, HandlerStuck
+from eventkit._telemetry.records import EventDeadLettered, EventRetried, EventSkipped, HandlerStuck, WorkerWarning
+from eventkit.spi import Traits
 from eventkit.testing import Kind
 from tests.pipeline.support import QUEUE, Rig, on_virtual_time
 
@@ -270,20 +272,44 @@ def test_a_handler_that_never_ends_is_reported_at_the_end_of_the_drain() -> None
     assert rig.of(HandlerStuck)[0].handler == "Endless"
 
 
-def test_clean_up_survives_cancellation() -> None:
-    """A rollback is cut at its first await unless it is shielded: `cleanup` is the documented way."""
-    cleaned: list[str] = []
+class Pool:
+    """Connections as a driver hands them out: a rollback and a return are awaits, which a cancellation cuts."""
+
+    def __init__(self) -> None:
+        self.open_transactions = 0
+        self.free = anyio.Semaphore(1)
+
+    @asynccontextmanager
+    async def transaction(self, *, shielded: bool) -> AsyncIterator[None]:
+        async with self.free:
+            self.open_transactions += 1
+            try:
+                yield
+            except BaseException:
+                if shielded:
+                    async with cleanup():
+                        await self.rollback()
+                else:
+                    await self.rollback()
+                raise
+            await self.rollback()
+
+    async def rollback(self) -> None:
+        await anyio.sleep(2)
+        self.open_transactions -= 1
+
+
+@pytest.mark.parametrize("shielded", [True, False])
+def test_a_rollback_survives_cancellation_only_inside_cleanup(shielded: bool) -> None:
+    """A connection goes back to its pool in the middle of a transaction otherwise: `cleanup` is the documented way."""
+    pool = Pool()
 
     class Tidy(Handler[dict[str, str]]):
         timeout = 1.0
 
         async def handle(self, event: Event[dict[str, str]]) -> None:
-            try:
+            async with pool.transaction(shielded=shielded):
                 await anyio.sleep_forever()
-            finally:
-                async with cleanup():
-                    await anyio.sleep(2)
-                    cleaned.append(event.id)
 
     async def scenario() -> None:
         rig.publish({})
@@ -293,8 +319,48 @@ def test_clean_up_survives_cancellation() -> None:
     rig = Rig(Tidy(), retry=Backoff(attempts=1))
     on_virtual_time(scenario)
 
-    assert cleaned == ["1"]
+    assert pool.open_transactions == (0 if shielded else 1)
     assert rig.dead == {"1": "attempts"}
+
+
+def test_clean_up_is_not_shielded_for_ever() -> None:
+    """A rollback on a dead connection must not keep a drain: past its limit it is cut, and says so."""
+
+    class Endless(Handler[dict[str, str]]):
+        timeout = 1.0
+
+        async def handle(self, event: Event[dict[str, str]]) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                async with cleanup(seconds=3):
+                    await anyio.sleep_forever()
+
+    async def scenario() -> float:
+        rig.publish({})
+        async with rig.running():
+            await rig.until_settled()
+        return anyio.current_time()
+
+    rig = Rig(Endless(), retry=Backoff(attempts=1))
+
+    assert on_virtual_time(scenario) < 5
+    assert rig.dead == {"1": "attempts"}
+
+
+def test_a_retry_longer_than_the_source_can_delay_is_clamped_with_a_warning() -> None:
+    """Better late than a refusal by the broker, but nobody should wonder why."""
+    rig = Rig(Recorder(), traits=Traits(max_retry_delay=5.0, key_release="hold"), retry=QUICK)
+
+    async def scenario() -> None:
+        rig.publish({"do": "retry"})
+        async with rig.running():
+            await rig.until_settled()
+
+    on_virtual_time(scenario)
+
+    assert [record.delay for record in rig.of(EventRetried)] == [5.0, 5.0]
+    assert "cannot delay a retry by 7 s" in rig.of(WorkerWarning)[0].warning
 
 
 async def test_a_plain_def_handler_runs_in_a_thread_with_its_own_context() -> None:
