@@ -1,21 +1,21 @@
 """Every exception eventkit raises or understands.
 
-    EventKitError
-    ├── ConfigurationError             before the first receive; never retried
-    │   ├── UnknownScheme
-    │   ├── AdapterNotInstalled
-    │   └── UnsupportedByAdapter
-    ├── AdapterError                   raised by adapters; handled by receiver and settler
-    │   ├── TransientAdapterError      worth trying again, perhaps after `retry_after`
-    │   │   ├── Throttled
-    │   │   └── ConnectionLost
-    │   └── PermanentAdapterError      ends the worker
-    │       ├── SourceNotFound
-    │       └── AccessDenied
-    ├── DecodeError                    an event that cannot be read: dead-lettered
-    ├── HandlerTimeout                 the framework's own per-handler timeout
-    └── HandlerSignal                  raised (or returned) by handlers to steer
-        ├── Retry    ├── Reject    ├── Skip    └── BatchFailure
+EventKitError
+├── ConfigurationError             before the first receive; never retried
+│   ├── UnknownScheme
+│   ├── AdapterNotInstalled
+│   └── UnsupportedByAdapter
+├── AdapterError                   raised by adapters; handled by receiver and settler
+│   ├── TransientAdapterError      worth trying again, perhaps after `retry_after`
+│   │   ├── Throttled
+│   │   └── ConnectionLost
+│   └── PermanentAdapterError      ends the worker
+│       ├── SourceNotFound
+│       └── AccessDenied
+├── DecodeError                    an event that cannot be read: dead-lettered
+├── HandlerTimeout                 the framework's own per-handler timeout
+└── HandlerSignal                  raised (or returned) by handlers to steer
+    ├── Retry    ├── Reject    ├── Skip    └── BatchFailure
 """
 
 from __future__ import annotations

@@ -27,10 +27,11 @@ from eventkit.spi import (
 from eventkit_sqlite._bell import Bell, listening, ring_all
 from eventkit_sqlite._config import LIMITS, TRAITS, Place
 from eventkit_sqlite._ends import Ends
-from eventkit_sqlite._leases import Found, Leases, Receipt
+from eventkit_sqlite._leases import Found, Leases, Receipt, keys
 from eventkit_sqlite._letters import Letters
 from eventkit_sqlite._publish import Publisher
-from eventkit_sqlite._session import Session, Threaded
+from eventkit_sqlite._session import Session
+from eventkit_sqlite._thread import WorkThread
 
 _FIRST_POLL: Final = 0.02
 _LAST_POLL: Final = 0.1
@@ -39,10 +40,10 @@ _LAST_POLL: Final = 0.1
 class SqliteSource:
     """A queue to receive from: also its backlog and its dead letters. See `eventkit.spi.Source`."""
 
-    def __init__(self, info: SourceInfo, threaded: Threaded, bell: Bell, *, leases: Leases, session: Session) -> None:
+    def __init__(self, info: SourceInfo, thread: WorkThread, bell: Bell, *, leases: Leases, session: Session) -> None:
         self.info = info
         self._place = session.place
-        self._run = threaded.run
+        self._run = thread.run
         self._bell = bell
         self._stopped = False
         self._leases = leases
@@ -58,7 +59,7 @@ class SqliteSource:
             found = await self._run("receive from", self._leases.receive, limit, asked_at)
             if found.deliveries or self._stopped or current_time() >= until:
                 return found.deliveries
-            await self._change(found, ring, min(until, asked_at + found.due_in))
+            await self._change(found, ring, min(until, current_time() + found.due_in))
         return ()
 
     async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:
@@ -117,17 +118,17 @@ class SqliteSource:
             pause = min(pause * 1.3, _LAST_POLL)
 
     def _ring_for_lanes(self, receipts: Sequence[Receipt]) -> None:
-        if any(receipt.key is not None for receipt in receipts):  # its key may be open to another source now
+        if keys(receipts):  # its key may be open to another source now
             ring_all(self._place)
 
 
 class SqliteSink:
     """A queue to publish to. See `eventkit.spi.Sink`."""
 
-    def __init__(self, threaded: Threaded, session: Session) -> None:
+    def __init__(self, thread: WorkThread, session: Session) -> None:
         self.limits = LIMITS
         self._place = session.place
-        self._run = threaded.run
+        self._run = thread.run
         self._publisher = Publisher(session)
 
     async def publish(self, messages: Sequence[Outgoing]) -> Sequence[Settled]:
@@ -153,20 +154,23 @@ class SqliteAdapter:
 async def _open_source(address: Address, demand: Demand) -> AsyncIterator[Source]:
     place = Place.from_address(address)
     info = SourceInfo(name=str(address), limits=LIMITS, traits=TRAITS)
-    threaded = Threaded(place)
-    async with threaded.session() as session, threaded.session(relaxed=True) as relaxed:
-        leases = await threaded.run(
+    async with (
+        WorkThread.running(place) as thread,
+        thread.session() as session,
+        thread.session(relaxed=True) as relaxed,
+    ):
+        leases = await thread.run(
             "open", Leases, relaxed, ordered=demand.ordered, lease=demand.lease, limit_bytes=demand.bytes
         )
         with listening(place) as bell:
-            yield SqliteSource(info, threaded, bell, leases=leases, session=session)
+            yield SqliteSource(info, thread, bell, leases=leases, session=session)
 
 
 @asynccontextmanager
 async def _open_sink(address: Address) -> AsyncIterator[Sink]:
-    threaded = Threaded(Place.from_address(address))
-    async with threaded.session() as session:
-        yield SqliteSink(threaded, session)
+    place = Place.from_address(address)
+    async with WorkThread.running(place) as thread, thread.session() as session:
+        yield SqliteSink(thread, session)
 
 
 adapter: Final[Adapter] = SqliteAdapter()

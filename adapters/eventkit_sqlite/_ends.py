@@ -28,8 +28,8 @@ class Ends:
     def ack(self, receipts: Sequence[Receipt]) -> list[Settled]:
         """End these for good. Raises sqlite3.Error."""
         with self._session.transaction() as now:
-            settled = settle_each(self._db, _ACK, ((event, token, now) for event, token, _ in receipts))
-            ended = [(receipt.event,) for receipt, one in zip(receipts, settled, strict=True) if one is DONE]
+            settled = settle_each(self._db, _ACK, [(event, token, now) for event, token, _ in receipts])
+            ended = [(event,) for (event, _, _), one in zip(receipts, settled, strict=True) if one is DONE]
             self._db.executemany(_FORGET, ended)
             _lanes.refresh(self._session, keys(receipts))
         return settled

@@ -17,9 +17,11 @@ from eventkit_sqlite._session import Session
 _KEPT: Final = "SELECT ordered FROM queue WHERE id = ?"
 _KEEP: Final = "UPDATE queue SET ordered = 1 WHERE id = ?"
 _CREATE_ALL: Final = """
-    INSERT INTO lane (queue, key) SELECT DISTINCT queue, key FROM event INDEXED BY keyed
-    WHERE queue = ? AND key IS NOT NULL"""
-_ALL: Final = "SELECT key FROM lane WHERE queue = ?"
+    INSERT INTO lane (queue, key, owner, head, due)
+    SELECT ?1, key, CASE WHEN low IS high THEN low ELSE 0 END, head, (SELECT due FROM event WHERE id = head)
+    FROM (
+        SELECT key, min(owner) AS low, max(owner) AS high, min(CASE WHEN owner IS NULL THEN id END) AS head
+        FROM event INDEXED BY keyed WHERE queue = ?1 AND key IS NOT NULL GROUP BY key)"""
 _APPEND: Final = """
     INSERT INTO lane (queue, key, head, due) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (queue, key) DO UPDATE SET head = excluded.head, due = excluded.due WHERE head IS NULL"""
@@ -55,7 +57,6 @@ def keep(session: Session) -> None:
         if not _kept(session):
             session.db.execute(_KEEP, (session.queue,))
             session.db.execute(_CREATE_ALL, (session.queue,))
-            refresh(session, [key for (key,) in session.db.execute(_ALL, (session.queue,))])
 
 
 def append(session: Session, rows: Sequence[tuple[int, str, float | None]]) -> None:

@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -71,15 +71,9 @@ _OLDEST: Final = """
         (SELECT min(id) FROM event INDEXED BY ready_keyed WHERE queue = ?1 AND due IS NULL AND key IS NOT NULL), ?2)"""
 
 _decode_attributes = msgspec.json.Decoder(dict[str, str]).decode
+Receipt: TypeAlias = tuple[int, int, str | None]
+"""One delivery of one event: its number, a token that is new at each delivery, and its key."""
 _Row = tuple[int, str | None, int, str, str | None, float, bytes, bytes]
-
-
-class Receipt(NamedTuple):
-    """One delivery of one event: `token` is new at each."""
-
-    event: int
-    token: int
-    key: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +129,7 @@ class Leases:
     def nack(self, items: Sequence[tuple[Receipt, float]]) -> list[Settled]:
         """Give these back, each after its own delay in seconds. Raises sqlite3.Error."""
         with self._session.transaction() as now:
-            rows = ((due_at(now, delay), receipt.event, receipt.token, now) for receipt, delay in items)
+            rows = [(due_at(now, delay), event, token, now) for (event, token, _), delay in items]
             settled = settle_each(self._db, _NACK, rows)
             _lanes.refresh(self._session, keys(receipt for receipt, _ in items))
         return settled
@@ -143,7 +137,7 @@ class Leases:
     def extend(self, receipts: Sequence[Receipt], lease: float, asked_at: float) -> list[Extended | Settled]:
         """Keep these for `lease` seconds more. `asked_at` is on the loop's clock. Raises sqlite3.Error."""
         with self._session.transaction() as now:
-            rows = ((now + lease, event, token, now) for event, token, _ in receipts)
+            rows = [(now + lease, event, token, now) for event, token, _ in receipts]
             settled = settle_each(self._db, _EXTEND, rows)
         extended = Extended(asked_at + lease)
         return [extended if one is DONE else one for one in settled]
@@ -196,21 +190,24 @@ def due_at(now: float, delay: float) -> float | None:
     return now + delay if delay > 0 else None
 
 
-def settle_each(db: sqlite3.Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> list[Settled]:
-    """DONE for each row for which `statement` found its lease, else LOST."""
-    execute = db.cursor().execute
-    return [DONE if execute(statement, row).rowcount else LOST for row in rows]
+def settle_each(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[Settled]:
+    """DONE for each row for which `statement` found its lease, else LOST. In a transaction."""
+    db.execute("SAVEPOINT together")  # cheaper by a tenth, and nearly always no lease is lost
+    if db.executemany(statement, rows).rowcount == len(rows):
+        return [DONE] * len(rows)
+    db.execute("ROLLBACK TO together")
+    return [DONE if db.execute(statement, row).rowcount else LOST for row in rows]
 
 
 def keys(receipts: Iterable[Receipt]) -> list[str]:
     """The keys of those that have one."""
-    return [receipt.key for receipt in receipts if receipt.key is not None]
+    return [key for _, _, key in receipts if key is not None]
 
 
 def _delivery(row: _Row, token: int, leased_until: float) -> Delivery:
     event, key, deliveries, message_id, content_type, published, attributes, body = row
     return Delivery(
-        receipt=Receipt(event, token, key),
+        receipt=(event, token, key),
         body=body,
         attributes=_decode_attributes(attributes) if attributes != b"{}" else {},
         content_type=content_type,

@@ -1,23 +1,15 @@
-"""One connection to a queue file: its transactions, and the threads its work is done in."""
+"""One connection to a queue file, and its transactions."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import ParamSpec, TypeVar
-
-from anyio import CancelScope, CapacityLimiter, to_thread
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from eventkit.errors import SourceNotFound
 from eventkit_sqlite._config import Place
-from eventkit_sqlite._errors import translated_errors
 from eventkit_sqlite._schema import open_file, queue_id
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Session:
@@ -65,32 +57,3 @@ class Session:
             raise SourceNotFound(f"queue file {self.place.path} is gone: {exc.strerror}; start again") from exc
         if not same:
             raise SourceNotFound(f"queue file {self.place.path} was replaced while in use; start again")
-
-
-class Threaded:
-    """Runs the work of one queue's sessions in worker threads, one call at a time, first come first served."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._turn = CapacityLimiter(1)
-        self._lock = threading.Lock()  # asyncio's own cancel gives the turn back while the thread still works
-
-    async def run(self, doing: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `work`, which uses the session. `doing` completes "cannot … FILE". Raises AdapterError."""
-
-        def locked() -> T:
-            with self._lock:
-                return work(*args, **kwargs)
-
-        with translated_errors(doing, self._place.path):
-            return await to_thread.run_sync(locked, limiter=self._turn)
-
-    @asynccontextmanager
-    async def session(self, *, relaxed: bool = False) -> AsyncIterator[Session]:
-        """A session for the context. Entering raises ConfigurationError or AdapterError."""
-        session = await self.run("open", Session, self._place, relaxed=relaxed)
-        try:
-            yield session
-        finally:
-            with CancelScope(shield=True):  # as long as the call under way: a busy timeout at most
-                await self.run("close", session.db.close)

@@ -13,7 +13,7 @@ from eventkit._codec._content_type import ContentKind, kind_of
 from eventkit._codec._envelope import (
     MAX_ATTRIBUTES,
     Envelope,
-    checked_extensions,
+    add_extension,
     checked_text,
     checked_time,
     require_identity,
@@ -22,9 +22,9 @@ from eventkit.errors import DecodeError
 
 __all__ = ["is_binary", "read_binary"]
 
-_SHORT = ("ce-", "ce_")
-_LONG = ("cloudevents:", "cloudevents_")
-_SPECVERSION = frozenset(prefix + "specversion" for prefix in _SHORT + _LONG)
+_SHORT = frozenset(("ce-", "ce_"))
+_LONG = frozenset(("cloudevents:", "cloudevents_"))
+_SPECVERSION = frozenset(prefix + "specversion" for prefix in _SHORT | _LONG)
 
 
 def is_binary(attributes: Mapping[str, str]) -> bool:
@@ -45,17 +45,19 @@ def read_binary(attributes: Mapping[str, str], body: bytes, content_type: str | 
     subject, time = texts.pop("subject", None), texts.pop("time", None)
     stated = texts.pop("datacontenttype", None)
     content_type = content_type or stated
+    extensions: dict[str, str] = {}
+    for name, value in texts.items():
+        add_extension(extensions, name, value)
     return Envelope(
         id,
         source,
         type,
         body,
         kind_of(content_type) in (ContentKind.JSON, ContentKind.UNSTATED),
-        False,
-        None if subject is None else checked_text("CloudEvent attribute subject", subject),
-        None if time is None else checked_time(time),
-        checked_extensions(texts) if texts else None,
-        content_type,
+        subject=None if subject is None else checked_text("CloudEvent attribute subject", subject),
+        time=None if time is None else checked_time(time),
+        extensions=extensions or None,
+        content_type=content_type,
     )
 
 
@@ -65,10 +67,12 @@ def _unprefixed(attributes: Mapping[str, str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, value in attributes.items():
         lower = name.lower()
-        short = lower.startswith(_SHORT)
-        if not short and not lower.startswith(_LONG):
+        if lower[:3] in _SHORT:
+            attribute = lower[3:]
+        elif lower[:12] in _LONG:
+            attribute = lower[12:]
+        else:
             continue
-        attribute = lower[3 if short else 12 :]
         if attribute in texts:
             raise DecodeError("CloudEvent: an attribute is given twice")
         texts[attribute] = value

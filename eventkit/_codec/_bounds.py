@@ -22,7 +22,7 @@ _KEEP_NUMBERS = bytes(byte if byte in _IN_NUMBERS else ord(" ") for byte in rang
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _LIST, _BACKSLASH = ord("["), ord("\\")
-_RUN = 5
+_RUN = 8  # so many that UUIDs, trace ids and SHA-1 sums in hexadecimal are not taken for numbers
 
 
 class Bounds:
@@ -37,22 +37,27 @@ class Bounds:
         # A number too long by one digit shows `len(_run)` times in a row when each `_stride`-th byte is looked at.
         self._stride = max(1, (self._digits + 1) // _RUN)
         self._run = b"0" * ((self._digits + 1) // self._stride)
-        # Complete JSON needs more bytes than these to break, in this order: any limit; the depth by objects
-        # alone, `{"":…}` being the shortest level; the elements.
+        # No complete JSON of at most so many bytes breaks any limit; that on elements, `[],` being three bytes for
+        # two; that on depth, if it holds no list, since `{"":…}` is the shortest object around another.
         self._tiny = min(self._depth, self._elements, self._digits)
-        self._flat = 5 * self._depth + 1
-        self._sparse = 2 * self._elements
+        self._sparse = 3 * self._elements // 2
+        self._flat = min(5 * self._depth + 1, self._sparse)
 
     def check(self, body: bytes) -> None:
         """Raise DecodeError if `body` is not UTF-8, or, being complete JSON, breaks a limit."""
         if not body.isascii():
             utf8(body)
         size = len(body)
-        if size > self._tiny and (
+        if size <= self._tiny:
+            return
+        opened = body.count(b"[") if _LIST in body else 0
+        if opened or size > self._flat:
+            opened += body.count(b"{")
+        if (
+            opened > self._depth
+            or (size > self._sparse and opened + body.count(b",") > self._elements)
             # `find`, not `in`: `bytes in bytes` first fails to read an integer, at twice the price.
-            body[:: self._stride].translate(_NUMBERS).find(self._run) >= 0
-            or ((size > self._flat or _LIST in body) and body.count(b"[") + body.count(b"{") > self._depth)
-            or (size > self._sparse and body.count(b",") + body.count(b"[") + body.count(b"{") > self._elements)
+            or body[:: self._stride].translate(_NUMBERS).find(self._run) >= 0
         ):
             self.scan(body)
 

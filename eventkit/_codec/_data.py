@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any, NamedTuple, get_args, get_type_hints, is_typeddict
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 import msgspec.inspect
@@ -20,6 +20,8 @@ __all__ = ["Reader", "octets", "refuse_duplicate_keys", "text_reader", "typed_re
 _WHITE = b" \t\n\r"
 _BOM = b"\xef\xbb\xbf"
 _BUILT = (dict, list, str, int, float, bool, type(None))
+
+_PYDANTIC = ("__pydantic_core_schema__", "__pydantic_validator__", "__get_pydantic_core_schema__")
 
 _string = msgspec.json.Decoder(str).decode
 
@@ -56,7 +58,7 @@ def typed_reader(data_type: Any) -> Reader:
     """A reader of `data_type`. Raises ConfigurationError if neither msgspec nor pydantic can decode it."""
     if _needs_pydantic(data_type, set()):
         # Imported only here: nobody without a pydantic model pays for it, or needs it installed.
-        from eventkit._codec._pydantic import pydantic_reader  # noqa: PLC0415
+        from eventkit._codec._pydantic import pydantic_reader
 
         return Reader(*pydantic_reader(data_type))
     try:
@@ -92,11 +94,13 @@ def _needs_pydantic(data_type: Any, seen: set[int]) -> bool:
     if id(data_type) in seen:
         return False
     seen.add(id(data_type))
-    marks = ("__pydantic_core_schema__", "__pydantic_validator__", "__get_pydantic_core_schema__")
-    if any(hasattr(data_type, mark) for mark in marks) or type(data_type).__module__.startswith("pydantic."):
+    # Not by `hasattr`, on which an unfinished model raises.
+    classes = getattr(data_type, "__mro__", type(data_type).__mro__)
+    if any(mark in vars(cls) for cls in classes for mark in _PYDANTIC) or type(data_type).__module__[:9] == "pydantic.":
         return True
-    inner = [*get_args(data_type), *getattr(data_type, "__metadata__", ())]
-    if is_dataclass(data_type) or is_typeddict(data_type):
+    inner = [*get_args(data_type), *getattr(data_type, "__metadata__", ()), getattr(data_type, "__supertype__", None)]
+    # By its mark: `is_typeddict` of `typing` does not know those of `typing_extensions`.
+    if is_dataclass(data_type) or hasattr(data_type, "__required_keys__"):
         inner += _hints(data_type)
     return any(_needs_pydantic(part, seen) for part in inner)
 

@@ -12,7 +12,7 @@ import msgspec
 from eventkit._codec._content_type import ContentKind, kind_of
 from eventkit._codec._envelope import (
     MAX_ATTRIBUTES,
-    checked_extensions,
+    add_extension,
     checked_text,
     checked_time,
     require_identity,
@@ -26,6 +26,7 @@ Mode: TypeAlias = Literal["structured", "binary"]
 
 _BYTES = (bytes, bytearray, memoryview)
 _NAME = re.compile(r"[a-z0-9]+")
+_MOST = MAX_ATTRIBUTES - len(("datacontenttype", "data"))
 _OWN = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data")
 
 
@@ -88,14 +89,16 @@ def _attributes(event: CloudEvent) -> dict[str, str]:
             "subject": None if event.subject is None else checked_text("CloudEvent attribute subject", event.subject),
             "time": None if time is None else checked_time(time),
         }
-        extensions = checked_extensions(event.extensions) or {}
+        extensions: dict[str, str] = {}
+        for name, value in event.extensions.items():
+            add_extension(extensions, name, value)
         checked_text("content type", event.content_type or "")
     except DecodeError as exc:
         raise ValueError(str(exc)) from exc
     attributes = {"specversion": "1.0", "id": event.id, "source": event.source, "type": event.type}
     attributes |= {name: text for name, text in optional.items() if text is not None} | extensions
-    if len(attributes) > MAX_ATTRIBUTES - len(("datacontenttype", "data")):
-        raise ValueError(f"CloudEvent: {len(attributes)} attributes, of which at most {MAX_ATTRIBUTES - 2} are read back")
+    if len(attributes) > _MOST:
+        raise ValueError(f"CloudEvent: {len(attributes)} attributes are more than the {_MOST} that are read back")
     return attributes
 
 
@@ -137,4 +140,4 @@ def _model(value: Any) -> object:
     """What msgspec should encode instead of `value`, which it does not know."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True)
-    raise NotImplementedError(f"{type(value).__qualname__} cannot be encoded as JSON")
+    raise TypeError(f"{type(value).__qualname__} cannot be encoded as JSON")

@@ -11,7 +11,7 @@ import msgspec
 
 from eventkit.errors import DecodeError
 
-__all__ = ["MAX_ATTRIBUTES", "Envelope", "checked_extensions", "checked_text", "checked_time", "require_identity"]
+__all__ = ["MAX_ATTRIBUTES", "Envelope", "add_extension", "checked_text", "checked_time", "require_identity"]
 
 MAX_ATTRIBUTES: Final = 32
 _MAX_NAME = 256
@@ -66,26 +66,33 @@ def checked_text(place: str, value: str) -> str:
 
 
 def checked_time(text: str) -> str:
-    """`text` in upper case; raises DecodeError unless it is an RFC 3339 time."""
-    text = text.upper()
-    try:
-        aware = datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        aware = False
-    # `fromisoformat` also reads other forms of ISO 8601, which have something else in these places.
-    if not aware or text[4:17:3].replace(" ", "T") != "--T::" or len(text) > _MAX_NAME:
+    """`text` with a `T` and a `Z` where RFC 3339 allows others. Raises DecodeError unless it is such a time."""
+    if _is_time(text):
+        return text
+    usual = text.upper().replace(" ", "T")
+    if not _is_time(usual):
         raise DecodeError("CloudEvent attribute time: expected an RFC 3339 time with an offset")
-    return text
+    return usual
 
 
-def checked_extensions(extensions: Mapping[str, str]) -> dict[str, str] | None:
-    """The extensions, without those in eventkit's own name. Raises DecodeError for a bad one, without its name."""
-    kept: dict[str, str] = {}
-    for name, value in extensions.items():
+def _is_time(text: str) -> bool:
+    # `fromisoformat` also reads other forms of ISO 8601, which have something else in these places.
+    if text[4:17:3] != "--T::" or len(text) > _MAX_NAME:
+        return False
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def add_extension(extensions: dict[str, str], name: str, value: str) -> None:
+    """Add one, unless its name is of those that eventkit keeps for itself. Raises DecodeError, without the name."""
+    checked_text("CloudEvent attribute [...]", value)
+    # Letters and digits are all that CloudEvents allows in a name, but more is sent.
+    if not (name.isalnum() and len(name) <= _MAX_NAME // 4):
         checked_text("the name of a CloudEvent attribute", name)
         if len(name.encode()) > _MAX_NAME:
             raise DecodeError(f"the name of a CloudEvent attribute: longer than {_MAX_NAME} bytes")
-        checked_text("CloudEvent attribute [...]", value)
-        if not name.lower().startswith(_RESERVED):
-            kept[name] = value
-    return kept or None
+        if name.lower().startswith(_RESERVED):
+            return
+    extensions[name] = value

@@ -44,11 +44,8 @@ def explain(error: Exception, data: bytes) -> str:
         return refused_by_type(error)
     if isinstance(error, RecursionError):
         return "JSON nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 at byte {error.start} of a text"
     if not isinstance(error, msgspec.ValidationError):
-        known = isinstance(error, msgspec.DecodeError)
-        return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}" if known else "does not fit its type"
+        return _malformed(str(error)) if isinstance(error, msgspec.DecodeError) else "does not fit its type"
     return _invalid(str(error), data)
 
 
@@ -60,6 +57,11 @@ def type_name(data_type: Any) -> str:
 def refused_by_type(error: BaseException) -> str:
     """What to say of an exception that the user's own type raised."""
     return f"refused by the type's own check ({type(error).__name__})"
+
+
+def _malformed(message: str) -> str:
+    what = message.removeprefix("JSON is malformed: ")
+    return f"not JSON: {what[:1].lower()}{what[1:]}"
 
 
 def _invalid(message: str, data: bytes) -> str:

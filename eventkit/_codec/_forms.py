@@ -75,6 +75,6 @@ def unstated(source: str, bounds: Bounds) -> Form:
     return read
 
 
-def refused(delivery: Delivery) -> Envelope:
+def refused(_: Delivery) -> Envelope:
     """A content type that is not on the list."""
     raise DecodeError("content type is none of CloudEvents, JSON, text and octets in UTF-8; set format to read it")

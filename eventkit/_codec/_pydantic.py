@@ -24,9 +24,12 @@ def pydantic_reader(data_type: Any) -> tuple[Callable[[bytes], Any], Callable[[E
     """Decode and explain `data_type`. Raises ConfigurationError if pydantic cannot decode it."""
     try:
         adapter = pydantic.TypeAdapter(data_type)
+        if not getattr(adapter, "pydantic_complete", True):  # of pydantic 2.10
+            adapter.rebuild(raise_errors=True)
+        names = _field_names(adapter.core_schema)
     except (pydantic.errors.PydanticUserError, TypeError, NameError, AttributeError) as exc:
-        raise ConfigurationError(f"data type {type_name(data_type)} cannot be decoded: {exc}") from exc
-    names: set[str] = set()
+        reason, _, _ = str(exc).partition("\n")
+        raise ConfigurationError(f"data type {type_name(data_type)} cannot be decoded: {reason}") from exc
 
     def decode(data: bytes) -> Any:
         _any_json(data)  # pydantic lets NaN, Infinity and 1e400 pass
@@ -34,12 +37,10 @@ def pydantic_reader(data_type: Any) -> tuple[Callable[[bytes], Any], Callable[[E
 
     def explain_pydantic(error: Exception, data: bytes) -> str:
         if isinstance(error, pydantic.ValidationError):
-            if not names:
-                names.update(_field_names(adapter.core_schema))
             return _first(error, names)
         try:
             _any_json(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             return explain(exc, data)
         return refused_by_type(error)
 

@@ -11,7 +11,7 @@ from eventkit._codec._content_type import ContentKind, kind_of
 from eventkit._codec._envelope import (
     MAX_ATTRIBUTES,
     Envelope,
-    checked_extensions,
+    add_extension,
     checked_text,
     checked_time,
     require_identity,
@@ -36,6 +36,8 @@ class _Members(msgspec.Struct, omit_defaults=True, gc=False):
 
 _KNOWN = frozenset(_Members.__struct_fields__)
 _REQUIRED = frozenset(("specversion", "id", "source", "type"))
+
+_BEGINNING = 64
 
 _members = msgspec.json.Decoder(_Members).decode
 _every_member = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -91,29 +93,37 @@ def _data(members: _Members) -> tuple[bytes, bool, bool]:
 
 
 def _extensions(body: bytes) -> dict[str, str] | None:
-    members = _every_member(body)
-    _refuse_repeated(members, body)
+    """What is in there beside the members that are known. Raises DecodeError, also for a member given twice."""
+    if body.find(b'": ', 0, _BEGINNING) < 0:  # a guess: most bodies are compact, or spaced throughout
+        members = _every_member(body)
+        if len(_encode(members)) == len(body):
+            return _others(members)
+    compact = msgspec.json.format(body, indent=-1)
+    if len(_encode(_members(compact))) == len(compact):
+        return None  # it was the white space only
+    members = _every_member(compact)
+    if len(_encode(members)) != len(compact):
+        raise DecodeError("CloudEvent: a member is given twice, or its name is escaped")
+    return _others(members)
+
+
+def _others(members: dict[str, msgspec.Raw]) -> dict[str, str] | None:
     if len(members) > MAX_ATTRIBUTES:
         raise DecodeError(f"CloudEvent: more than {MAX_ATTRIBUTES} attributes")
-    texts = ((name, _text(bytes(raw))) for name, raw in members.items() if name not in _KNOWN)
-    return checked_extensions({name: text for name, text in texts if text is not None})
+    extensions: dict[str, str] = {}
+    for name in [name for name in members if name not in _KNOWN]:
+        value = bytes(members[name])
+        if value != b"null":  # which CloudEvents takes as not given
+            add_extension(extensions, name, _text(value))
+    return extensions or None
 
 
-def _refuse_repeated(members: dict[str, msgspec.Raw], body: bytes) -> None:
-    once = _encode(members)
-    # Encoding never lengthens a name: what is as long as the body, white space aside, holds every member of it.
-    if len(once) != len(body) and len(_stripped(once)) != len(_stripped(body)):
-        raise DecodeError("CloudEvent: a member is given twice, or its name is escaped")
-
-
-def _stripped(text: bytes) -> bytes:
-    return msgspec.json.format(text, indent=-1)
-
-
-def _text(value: bytes) -> str | None:
-    """An extension's JSON value as text; None for null, which CloudEvents takes as not given."""
-    if value.startswith(b'"'):
-        return _string(value)
-    if value.startswith((b"[", b"{")):
-        raise DecodeError("CloudEvent attribute [...]: expected a string, number or boolean")
-    return None if value == b"null" else value.decode()
+def _text(value: bytes) -> str:
+    """An extension's JSON value as text: what a string says, a number or boolean as it is written."""
+    match value[0]:
+        case 0x22:  # "
+            return _string(value)
+        case 0x5B | 0x7B:  # [ {
+            raise DecodeError("CloudEvent attribute [...]: expected a string, number or boolean")
+        case _:
+            return value.decode()

@@ -127,7 +127,7 @@ class BatchRunner:
     async def _call(self, slot: Slot, run: _Run, group: Sequence[InFlight]) -> None:
         route = self._route
         batch = Batch([entry.event for entry in group if entry.event is not None])
-        deadline = min(anyio.current_time() + route.timeout, min(entry.expires for entry in group))
+        deadline = min(anyio.current_time() + route.timeout, *[entry.expires for entry in group])
         slot.begin(group, deadline)
         self._keeper.wake(deadline)
         context = route.context.copy()
@@ -216,7 +216,9 @@ class BatchRunner:
             now = anyio.current_time()
             for entry in rest:
                 self._judge.park(entry, now, rerun=True)
-            detail = f"{name} in {run.plan.calls} calls of {self._route.name}; if it means an outage, add it to `transient`"
+            detail = (
+                f"{name} in {run.plan.calls} calls of {self._route.name}; if it means an outage, add it to `transient`"
+            )
             self._flow.close("bisector", detail)
 
     def _search(self, run: _Run, unmarked: Sequence[InFlight], error: BaseException) -> None:

@@ -152,6 +152,6 @@ class Flow:
             self.judge.released(entry, "end of max_processing")
             self.probed(entry, ProbeResult.NOTHING)
         elif entry.lane is None:
-            self.lanes.enter(entry, first=True)
+            self.lanes.enter(entry)
         else:
             self.offer(entry)

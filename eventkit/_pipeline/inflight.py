@@ -60,6 +60,8 @@ class InFlight(msgspec.Struct, eq=False):
     route: Route | None = None
     slot: Slot | None = None
     lane: Lane | None = None
+    place: int = 0
+    """Its place in the order of its key, which it keeps when it goes back and comes again."""
     letter: DeadLetterNote | None = None
     due: float = 0.0
     """When it needs attention again: the end of its parking, or of the wait before a settlement is repeated."""
@@ -96,7 +98,14 @@ class Table:
         size = len(delivery.body)
         until = delivery.leased_until
         entry = self.entries[number] = InFlight(
-            number, delivery, size, now, until, now + (until - now) / 3, now + max_processing, delivery.delivery_count or 0
+            number,
+            delivery,
+            size,
+            now,
+            until,
+            now + (until - now) / 3,
+            now + max_processing,
+            delivery.delivery_count or 0,
         )
         self.bytes += size
         return entry

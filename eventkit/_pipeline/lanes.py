@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from eventkit._pipeline.inflight import HELD, InFlight
@@ -22,22 +23,48 @@ REMEMBERED = 10_000
 class Lane:
     """The events of one key that are in hand."""
 
-    __slots__ = ("busy", "first", "gathering", "heads", "key", "pumping", "route", "waiting")
+    __slots__ = ("away", "busy", "gathering", "key", "pumping", "route", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.pumping = False
         self.busy = 0
         """Events handed on and not yet decided."""
-        self.first: deque[InFlight] = deque()
-        """Heads that came back: they run before those that wait."""
         self.waiting: deque[InFlight] = deque()
-        self.heads: dict[str, None] = {}
-        """Message ids of heads that went back to the source; who waits, waits for them."""
+        """Events whose turn has not come, by their places."""
+        self.away: dict[str, int] = {}
+        """Places of events that went back to the source, by message id; who comes after them waits for them."""
         self.gathering: Gathering | None = None
         """The batch its events are gathering in, which more of them may join ..."""
         self.route: Route | None = None
         """... if they are of this route."""
+
+    def wait(self, entry: InFlight) -> None:
+        """Let an event wait in its place, nearly always the last."""
+        position = len(self.waiting)
+        while position and self.waiting[position - 1].place > entry.place:
+            position -= 1
+        self.waiting.insert(position, entry)
+
+    def came(self, entry: InFlight) -> int:
+        """The place of an event that comes: its old one if it was away, else the last."""
+        message_id = entry.delivery.message_id
+        if message_id not in self.away:
+            return entry.number
+        # The source keeps the order: what went back earlier, from a place before, will not come any more.
+        earlier = list(takewhile(message_id.__ne__, self.away))
+        place = self.away.pop(message_id)
+        for other in earlier:
+            if self.away[other] < place:
+                del self.away[other]
+        return place
+
+    @property
+    def next(self) -> InFlight | None:
+        """The event whose turn comes next, unless one before it is away."""
+        if not self.waiting or (self.away and min(self.away.values()) < self.waiting[0].place):
+            return None
+        return self.waiting[0]
 
 
 class Lanes:
@@ -64,8 +91,8 @@ class Lanes:
         """Whether the source brings an event again that was acknowledged here: it must not run twice."""
         return entry.delivery.message_id in self.acked
 
-    def enter(self, entry: InFlight, *, first: bool = False) -> None:
-        """Hand an event to its handler, now or when its turn comes; `first` puts it before those that wait."""
+    def enter(self, entry: InFlight) -> None:
+        """Hand an event on, now or when its turn comes: in the order in which the events of its key first came."""
         key = entry.delivery.key
         if not self.ordered or key is None:
             self._offer(entry)
@@ -73,11 +100,8 @@ class Lanes:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key)
-        entry.lane = lane
-        if entry.delivery.message_id in lane.heads:
-            del lane.heads[entry.delivery.message_id]
-            first = True
-        (lane.first if first else lane.waiting).append(entry)
+        entry.lane, entry.place = lane, lane.came(entry)
+        lane.wait(entry)
         self._pump(lane)
 
     def done(self, entry: InFlight) -> None:
@@ -93,20 +117,20 @@ class Lanes:
             self._pump(lane)
 
     def went_back(self, entry: InFlight) -> None:
-        """The event goes back to the source and will come again."""
+        """The event goes back to the source and will come again; what waits behind it must not run before it."""
         lane = entry.lane
         if lane is None:
             return
-        for queue in (lane.first, lane.waiting):
-            if entry in queue:
-                self._take_out(lane, queue, entry)
-                return
-        self._leave(entry)
+        if entry in lane.waiting:
+            lane.waiting.remove(entry)
+            entry.lane = None
+        else:
+            self._leave(entry)
         if self.blocks:
-            lane.heads[entry.delivery.message_id] = None
+            lane.away[entry.delivery.message_id] = entry.place
             self._recall(lane, entry)
             if self._release_policy != "hold":
-                self._release_followers(lane)
+                self._release_behind(lane, entry)
         self._pump(lane)
 
     def stopped(self, failed: InFlight, later: Iterable[InFlight]) -> list[InFlight]:
@@ -115,17 +139,16 @@ class Lanes:
         if lane is None or not self.blocks:
             return []
         behind = [entry for entry in later if entry.lane is lane]
-        for entry in reversed(behind):
+        for entry in behind:
             entry.state, entry.slot = HELD, None
             lane.busy -= 1
-            lane.waiting.appendleft(entry)
+            lane.wait(entry)
         return behind
 
     def halt(self) -> list[InFlight]:
         """Take out every event that waits for its turn."""
-        entries = [entry for lane in self._lanes.values() for entry in (*lane.first, *lane.waiting)]
+        entries = [entry for lane in self._lanes.values() for entry in lane.waiting]
         for lane in list(self._lanes.values()):
-            lane.first.clear()
             lane.waiting.clear()
             self._drop_if_empty(lane)
         for entry in entries:
@@ -147,50 +170,36 @@ class Lanes:
             self._drop_if_empty(lane)
 
     def _hand_on(self, lane: Lane) -> None:
-        while queue := lane.first or (not lane.heads and lane.waiting) or None:
-            entry = queue[0]
+        while (entry := lane.next) is not None:
             route = entry.route
             assert route is not None, "an event enters a lane after it has been routed"
             if lane.busy and not (route is lane.route and route.joins(entry, lane.gathering)):
                 return
-            queue.popleft()
+            lane.waiting.popleft()
             lane.busy += 1
             lane.route, lane.gathering = route, self._offer(entry)
 
-    def _take_out(self, lane: Lane, queue: deque[InFlight], entry: InFlight) -> None:
-        """An event that waits goes back; what waits behind it goes back too, or it would run before it."""
-        behind = [*lane.first, *lane.waiting]
-        del behind[: behind.index(entry) + 1]
-        queue.remove(entry)
-        entry.lane = None
-        if self.blocks:
-            for follower in behind:
-                (lane.first if follower in lane.first else lane.waiting).remove(follower)
-            self._give_back(behind)
-        self._drop_if_empty(lane)
-
     def _recall(self, lane: Lane, head: InFlight) -> None:
-        """What still gathers in one batch with an event that goes back waits behind it again."""
-        gathering = lane.gathering
-        if gathering is None or head not in gathering.entries:
+        """What gathers in a batch, and has not started, waits behind an event that goes back."""
+        if lane.gathering is None:
             return
-        behind = gathering.entries[gathering.entries.index(head) + 1 :]
-        for follower in reversed([entry for entry in behind if entry.lane is lane and entry.state is HELD]):
-            gathering.remove(follower)
-            lane.busy -= 1
-            lane.waiting.appendleft(follower)
+        for entry in list(lane.gathering.entries):
+            if entry.lane is lane and entry.state is HELD and entry.place > head.place:
+                lane.gathering.remove(entry)
+                lane.busy -= 1
+                lane.wait(entry)
 
-    def _release_followers(self, lane: Lane) -> None:
-        followers, lane.waiting = lane.waiting, deque()
-        self._give_back(followers)
-
-    def _give_back(self, followers: Iterable[InFlight]) -> None:
-        for follower in followers:
-            follower.lane = None
-            self._release(follower, "behind a failed event of its key")
+    def _release_behind(self, lane: Lane, head: InFlight) -> None:
+        behind = [entry for entry in lane.waiting if entry.place > head.place]
+        for entry in behind:
+            lane.waiting.remove(entry)
+            entry.lane = None
+            lane.away[entry.delivery.message_id] = entry.place
+        for entry in behind:
+            self._release(entry, "behind a failed event of its key")
 
     def _drop_if_empty(self, lane: Lane) -> None:
-        if not lane.busy and not lane.first and not lane.waiting and self._lanes.get(lane.key) is lane:
+        if not lane.busy and not lane.waiting and self._lanes.get(lane.key) is lane:
             del self._lanes[lane.key]
 
     def _remember(self, message_id: str) -> None:

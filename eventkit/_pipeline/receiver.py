@@ -21,7 +21,7 @@ from eventkit._policies.history import History
 from eventkit._policies.letter import describe_error
 from eventkit._telemetry.observer import Fanout
 from eventkit._telemetry.records import ReceiveFailed
-from eventkit.errors import DecodeError, PermanentAdapterError, TransientAdapterError
+from eventkit.errors import DecodeError, TransientAdapterError
 from eventkit.spi import Delivery, Source
 
 if TYPE_CHECKING:

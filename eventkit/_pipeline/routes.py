@@ -107,7 +107,7 @@ class SingleRoute(_Route):
         if self._ready:
             self.idle.wake()
 
-    def joins(self, entry: InFlight, gathering: Gathering | None) -> bool:  # noqa: ARG002 - the protocol's signature
+    def joins(self, entry: InFlight, gathering: Gathering | None) -> bool:
         """Events of one key run one after the other."""
         return False
 

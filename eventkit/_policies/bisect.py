@@ -30,7 +30,7 @@ class Bisection:
     """
 
     def __init__(self, size: int, *, mode: Literal["bisect", "one_by_one", "whole"], singly: bool = False) -> None:
-        """Plan for `size` events; `singly` starts one by one (when many events failed lately), unless `mode` is whole."""
+        """Plan for `size` events; `singly` starts one by one (many failed lately), but never splits a `whole` batch."""
         self.calls = 0
         self._mode = mode
         self._any_success = False

@@ -18,7 +18,8 @@ _SECRETS = re.compile(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
     r"|\beyJ[\w-]{8,512}\.[\w-]+(?:\.[\w-]*)?"
     r"|(?P<name>(?:token|secret|password|passwd|api[_-]?key|access[_-]?key|account[_-]?key|authorization"
-    r"|signature(?=\\{0,2}[\"']?\s{0,3}[=:])|(?<![a-z0-9])(?:sig|sas|pwd|bearer))\b\\{0,2}[\"']?\s{0,3}[=: ]\s{0,3}\\{0,2})"
+    r"|signature(?=\\{0,2}[\"']?\s{0,3}[=:])|(?<![a-z0-9])(?:sig|sas|pwd|bearer))"
+    r"\b\\{0,2}[\"']?\s{0,3}[=: ]\s{0,3}\\{0,2})"
     r"(?:(?:bearer|basic|digest)\s{1,3})?(?:\"[^\"\n]{0,256}\"|'[^'\n]{0,256}'|[\"']?[^\s&;,\"']+)",
     re.IGNORECASE,
 )

@@ -75,6 +75,28 @@ def test_an_event_that_does_not_fit_starts_the_next_batch() -> None:
     assert gatherer.take(1.0) == entries[1:]
 
 
+def test_whether_an_event_fits_is_told_before_it_is_added() -> None:
+    """An event that must not run beside the others of its key may gather only where it fits."""
+    gatherer = batcher(max_bytes=10)
+    gathering = gatherer.add(entry(6), None, 0.0)
+
+    assert [gatherer.fits(entry(size), gathering) for size in (0, 4, 5)] == [True, True, False]
+    gatherer.take(1.0)
+    assert not gatherer.fits(entry(0), gathering)
+
+
+def test_an_event_taken_out_of_a_batch_makes_room_in_it() -> None:
+    """Its bytes count no more, and its batch is without it."""
+    gatherer = batcher(max_bytes=10)
+    first, second, third = entry(5), entry(4), entry(5)
+    gathering = gatherer.add(first, None, 0.0)
+    gatherer.add(second, None, 0.0)
+    gathering.remove(first)
+    gatherer.add(third, None, 0.0)
+
+    assert gatherer.take(1.0) == [second, third]
+
+
 def test_an_event_larger_than_a_batch_may_be_is_a_batch_of_its_own() -> None:
     """It must be handled all the same, at once and without company."""
     gatherer = batcher(max_bytes=10)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eventkit._codec import Codec, Decoding, Envelope
 from eventkit.errors import ConfigurationError, DecodeError
@@ -345,6 +348,51 @@ def test_a_member_given_twice_is_refused(extra: str, gap: str) -> None:
 
     with pytest.raises(DecodeError, match="CloudEvent: a member is given twice"):
         read(body.encode(), STRUCTURED)
+
+
+gaps = st.sampled_from(["", "", " ", "\n\t"])
+scalars = st.text(max_size=6) | st.booleans() | st.none() | st.integers(-999, 999)
+extra_members = st.lists(
+    st.tuples(st.sampled_from(["id", "subject", "data", "x", "y", "é", "/", ""]), scalars), max_size=4
+)
+
+
+@given(extra_members, gaps, gaps, gaps)
+def test_members_are_read_if_and_only_if_each_is_given_once(
+    extra: list[tuple[str, object]], before: str, between: str, after: str
+) -> None:
+    """However the body is spaced: duplicates are ruled out by length where that can be done."""
+    given_members = [*EVENT.items(), *extra]
+    body = ("," + between).join(
+        f"{before}{json.dumps(name, ensure_ascii=False)}{after}:{json.dumps(value, ensure_ascii=False)}"
+        for name, value in given_members
+    )
+    twice = len(dict(given_members)) < len(given_members)
+    extensions, problem = read_or_not(f"{{{body}}}".encode())
+    if problem:  # which may be another one, found first
+        assert twice or "control characters" in problem or "expected str" in problem
+        return
+    assert not twice
+    expected = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in extra
+        if name not in ("id", "subject", "data") and value is not None
+    }
+    assert extensions == expected
+
+
+def test_an_escaped_name_is_refused() -> None:
+    """No attribute needs one, and it is one more way to give a member twice."""
+    with pytest.raises(DecodeError, match="or its name is escaped"):
+        read(event(x=1).replace(b'"x"', b'"\\u0078"'), STRUCTURED)
+
+
+def read_or_not(body: bytes) -> tuple[Mapping[str, str], str]:
+    """The extensions of a structured event, or why it is none."""
+    try:
+        return read(body, STRUCTURED).extensions or {}, ""
+    except DecodeError as exc:
+        return {}, str(exc)
 
 
 def test_a_duplicate_cannot_hide_behind_what_encodes_longer() -> None:

@@ -95,6 +95,11 @@ def test_the_cheap_look_and_the_exact_scan_agree_with_the_document(document: obj
 
 
 @given(documents, st.integers(1, 4), st.integers(1, 40), st.integers(1, 20))
+@example([[], [], []], 4, 5, 1)
+@example([[[]], [[]]], 4, 5, 1)
+@example([0, 0, 0, 0], 4, 3, 1)
+@example({"": {"": {}}}, 2, 40, 1)
+@example([12345], 4, 40, 4)
 def test_they_agree_under_any_limits(document: object, depth: int, elements: int, digits: int) -> None:
     """The shortcuts by length are derived from the limits."""
     decoding = Decoding(max_depth=depth, max_elements=elements, max_digits=digits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -157,12 +158,13 @@ def test_marking_an_event_of_another_batch_fails_loudly() -> None:
     batch = Batch([one])
     stranger = event(1)
 
-    for mark in (
+    marks: list[Callable[[], None]] = [
         lambda: batch.done(stranger),
         lambda: batch.skip(stranger, "old"),
         lambda: batch.fail(stranger, ValueError()),
         lambda: batch.require(stranger),
-    ):
+    ]
+    for mark in marks:
         with pytest.raises(ValueError, match="is not an event of this batch of 1"):
             mark()
     assert batch.marks == {}

@@ -7,6 +7,7 @@ from types import new_class
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from eventkit._event import Batch, Event
@@ -237,7 +238,7 @@ async def test_clean_up_is_shielded_from_cancellation() -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
         async with cleanup():
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             finished = True
 
     assert finished

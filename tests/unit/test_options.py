@@ -146,7 +146,7 @@ def test_a_meaning_of_failures_that_does_not_exist_is_refused() -> None:
 
 def test_a_single_type_must_stand_in_a_sequence() -> None:
     """`types = "quake"` would take events of types q, u, a, k and e."""
-    assert problems(handler(types="quake.*")) == ['Single.types=\'quake.*\': must be a sequence, such as ("quake.*",)']
+    assert problems(handler(types="quake.*")) == ["Single.types='quake.*': must be a sequence, such as (\"quake.*\",)"]
 
 
 def test_every_problem_of_options_and_handlers_is_listed() -> None:
@@ -171,10 +171,12 @@ def test_every_limit_of_the_flow_that_is_too_small_is_listed() -> None:
 
 def test_a_source_without_dead_letters_needs_a_sink_or_a_word() -> None:
     """A poison event must go somewhere; losing it must be written down."""
-    assert source_problems(native_dead_letter=False) == [
+    problem = (
         "sqs://orders has no dead letters of its own: set dead_letter to the address of a sink, "
         'or to "discard" to lose failed events'
-    ]
+    )
+
+    assert source_problems(native_dead_letter=False) == [problem]
     assert source_problems(native_dead_letter=False, dead_letter="discard") == []
     assert source_problems(native_dead_letter=False, dead_letter="sqs://dead") == []
 
@@ -233,10 +235,12 @@ def test_the_longest_delay_is_the_sources_or_what_can_be_parked(trait: float | N
 
 def test_a_source_that_gives_up_before_our_last_attempt_is_refused_with_the_line_to_write() -> None:
     """Its own dead-lettering would take events away in the middle of their retries."""
-    assert source_problems(traits=Traits(native_receive_limit=4)) == [
+    problem = (
         "sqs://orders itself dead-letters after 4 deliveries, before attempts=5: write attempts = 1, "
         "or raise the source's limit to 8"
-    ]
+    )
+
+    assert source_problems(traits=Traits(native_receive_limit=4)) == [problem]
 
 
 @given(st.integers(1, 100), st.integers(1, 100))

@@ -34,8 +34,9 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     asked = inspect.signature(test)
     parameter = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, annotation=str)
     both.__signature__ = asked.replace(parameters=[*asked.parameters.values(), parameter])  # type: ignore[attr-defined]
-    del both.__wrapped__  # type: ignore[attr-defined]  # pytest-asyncio would look there
-    return pytest.mark.parametrize("backend", ["asyncio", "trio"])(both)
+    del both.__wrapped__  # pytest-asyncio would look there
+    marked: Callable[..., None] = pytest.mark.parametrize("backend", ["asyncio", "trio"])(both)
+    return marked
 
 
 @dataclass(frozen=True)

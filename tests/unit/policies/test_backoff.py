@@ -113,9 +113,7 @@ def test_counted_attempts_are_exhausted_at_the_last_one_whatever_the_age(
 
 
 @given(st.floats(1, 1e6), st.integers(1, 10**6), st.floats(0, 1e7))
-def test_with_age_an_event_is_exhausted_by_its_age_whatever_the_count(
-    max_age: float, attempt: int, age: float
-) -> None:
+def test_with_age_an_event_is_exhausted_by_its_age_whatever_the_count(max_age: float, attempt: int, age: float) -> None:
     """Where a source does not count, only time can end the retries."""
     assert Backoff(attempts="age", max_age=max_age).exhausted(attempt, age) is (age >= max_age)
 

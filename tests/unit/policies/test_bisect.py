@@ -51,7 +51,7 @@ def step(plan: Bisection, group: list[int], handler: Handler, run: Run) -> None:
     run.handled += [i for i in group if i not in unmarked]
     if plan.failed(unmarked):
         run.failed += sorted(unmarked)
-        run.failed_in |= dict.fromkeys(unmarked, list(group))
+        run.failed_in |= {event: list(group) for event in unmarked}
 
 
 def searched(size: int, handler: Handler, *, mode: Mode = "bisect", singly: bool = False) -> Run:

@@ -76,7 +76,7 @@ def test_without_a_success_in_between_an_event_is_never_blamed(failures: int) ->
     """In an outage nothing succeeds: an event that failed a thousand times is still not at fault."""
     past = Past()
 
-    assert not any([past.transient(successes=7) for _ in range(failures)])
+    assert [past.transient(successes=7) for _ in range(failures)] == [False] * failures
 
 
 def test_an_event_is_blamed_at_its_20th_transient_failure_with_a_success_before_each() -> None:

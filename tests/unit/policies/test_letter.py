@@ -96,7 +96,20 @@ def test_an_ordinary_text_is_left_as_it_is(text: str) -> None:
     assert redacted(text) == text
 
 
-HOSTILE = ["a", "a.", "sig ", "sig  ", "sig" + " " * 997, "token='", 'token="', "eyJaaaaaaaa-", "a://a:", "://", "a@", "\ud800"]
+HOSTILE = [
+    "a",
+    "a.",
+    "sig ",
+    "sig  ",
+    "sig" + " " * 997,
+    "token='",
+    'token="',
+    "eyJaaaaaaaa-",
+    "a://a:",
+    "://",
+    "a@",
+    "\ud800",
+]
 
 
 @pytest.mark.parametrize("part", HOSTILE)
@@ -209,9 +222,7 @@ NUMBERS = st.one_of(st.integers(0, 2**63 - 1), st.floats())
     NUMBERS,
     NUMBERS,
 )
-def test_a_detail_is_json_of_at_most_one_kibibyte(
-    texts: dict[str, str], attempts: float, failed_at: float
-) -> None:
+def test_a_detail_is_json_of_at_most_one_kibibyte(texts: dict[str, str], attempts: float, failed_at: float) -> None:
     """It must fit into one attribute on every source, whatever an exception or a broker put into it."""
     detail = letter_detail({**texts, "attempts": attempts, "failed_at": failed_at})
 
@@ -228,7 +239,12 @@ def test_a_detail_that_fits_is_not_cut() -> None:
 
 def test_only_the_longest_texts_are_cut() -> None:
     """A message of 100 KB must not cost the short fields that tell what the letter is."""
-    fields: dict[str, str | int | float] = {"id": "a" * 32, "reason": "attempts", "message": "y" * 100_000, "attempts": 5}
+    fields: dict[str, str | int | float] = {
+        "id": "a" * 32,
+        "reason": "attempts",
+        "message": "y" * 100_000,
+        "attempts": 5,
+    }
 
     shown = json.loads(letter_detail(fields))
 
