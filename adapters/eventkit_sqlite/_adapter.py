@@ -1,4 +1,4 @@
-"""The embedded queue as a source and a sink: the asynchronous shell over one connection each."""
+"""The embedded queue as a source and a sink: the asynchronous shell over what one thread does with the file."""
 
 from __future__ import annotations
 

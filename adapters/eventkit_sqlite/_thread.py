@@ -67,7 +67,7 @@ class WorkThread:
     async def run(self, doing: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`, which uses a session. `doing` completes "cannot … FILE". Raises AdapterError.
 
-        Cancellation waits until the work is done.
+        Cancellation waits until the work is done: for a lock, at most `BUSY_TIMEOUT`.
         """
         if self._ended:
             raise PermanentAdapterError(f"cannot {doing} {self._place.path}: it is closed")

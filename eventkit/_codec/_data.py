@@ -56,7 +56,7 @@ def text_reader(bounds: Bounds) -> Callable[[Envelope], str]:
 
 def typed_reader(data_type: Any) -> Reader:
     """A reader of `data_type`. Raises ConfigurationError if neither msgspec nor pydantic can decode it."""
-    if _needs_pydantic(data_type, set()):
+    if _needs_pydantic(data_type, {}):
         # Imported only here: nobody without a pydantic model pays for it, or needs it installed.
         from eventkit._codec._pydantic import pydantic_reader
 
@@ -89,11 +89,11 @@ def _distinct(pairs: list[tuple[str, object]]) -> None:
         raise DecodeError("an object has the same key twice")
 
 
-def _needs_pydantic(data_type: Any, seen: set[int]) -> bool:
+def _needs_pydantic(data_type: Any, seen: dict[int, Any]) -> bool:
     """Whether a pydantic type is in there, told by the marks pydantic leaves on it."""
     if id(data_type) in seen:
         return False
-    seen.add(id(data_type))
+    seen[id(data_type)] = data_type  # kept alive: the id of what is gone may be given to another
     # Not by `hasattr`, on which an unfinished model raises.
     classes = getattr(data_type, "__mro__", type(data_type).__mro__)
     if any(mark in vars(cls) for cls in classes for mark in _PYDANTIC) or type(data_type).__module__[:9] == "pydantic.":

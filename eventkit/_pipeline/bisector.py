@@ -9,7 +9,7 @@ import anyio
 
 from eventkit._event import Batch, Event
 from eventkit._pipeline.executor import Cause, Slot
-from eventkit._pipeline.inflight import RUNNING, InFlight
+from eventkit._pipeline.inflight import GONE, RUNNING, InFlight
 from eventkit._pipeline.single import cancelled_from_outside, probe_result, timed_out
 from eventkit._policies.bisect import Bisection
 from eventkit._policies.failure import Failure
@@ -113,6 +113,8 @@ class BatchRunner:
             group = [entry for i in indexes if (entry := run.entries[i]).state is RUNNING]
             if run.plan.calls > 1:
                 group = self._without_expired(group)
+            if self._lanes.ordered:
+                group = self._without_overtaking(group)
             if group:
                 return group
         return []
@@ -122,6 +124,13 @@ class BatchRunner:
         for entry in group:
             if entry.expires <= now:
                 self._judge.suspected(entry)
+        return [entry for entry in group if entry.state is RUNNING]
+
+    def _without_overtaking(self, group: list[InFlight]) -> list[InFlight]:
+        """An event whose lease was lost, or whose time was over, is to come again: later ones of its key wait."""
+        for entry in group:
+            if entry.state is RUNNING and self._lanes.stands_back(entry):
+                self._flow.probed(entry, ProbeResult.NOTHING)
         return [entry for entry in group if entry.state is RUNNING]
 
     async def _call(self, slot: Slot, run: _Run, group: Sequence[InFlight]) -> None:
@@ -159,6 +168,10 @@ class BatchRunner:
         elif isinstance(error, self._cancelled) and cancelled_from_outside():
             error = _Cut()
         live = [entry for entry in group if entry.state is RUNNING]
+        if len(live) < len(group):
+            for entry in group:
+                if entry.state is GONE:
+                    self._lanes.left(entry)
         if not live:
             return  # every lease of the call was lost meanwhile
         unmarked = [entry for entry in live if entry.event not in marks] if marks else live
@@ -193,8 +206,8 @@ class BatchRunner:
         marks: dict[Event[Any], BaseException | None],
         error: BaseException,
     ) -> None:
-        self._apply(run, live, marks)
         if isinstance(error, _Cut):
+            self._apply(run, live, marks)
             for entry in [*unmarked, *run.abandon()]:
                 self._judge.released(entry, "cut by the drain")
             return
@@ -207,9 +220,14 @@ class BatchRunner:
                 )
             )
         if failure is Failure.TRANSIENT:
-            self._outage(run, unmarked, error)
+            self._outage(run, live, unmarked, marks, error)
         else:
-            self._search(run, unmarked, error)
+            # First what is left to call: a marked event that failed stops those of its key among it.
+            direct = run.plan.failed(run.positions(unmarked))
+            for entry in unmarked if direct else ():
+                if entry.event is not None:
+                    marks[entry.event] = error
+            self._apply(run, live, marks)
         self._flow.called(transient=failure is Failure.TRANSIENT, detail=f"{name}: {message}")
         if run.plan.systemic and (rest := run.abandon()):
             run.stopped = "no call succeeded"
@@ -221,19 +239,21 @@ class BatchRunner:
             )
             self._flow.close("bisector", detail)
 
-    def _search(self, run: _Run, unmarked: Sequence[InFlight], error: BaseException) -> None:
-        """An item-shaped error: who failed directly has failed, the rest is split further."""
-        if not run.plan.failed(run.positions(unmarked)):
-            return
-        for entry in unmarked:
-            run.failed += 1
-            self._fail(run, entry, error)
-
-    def _outage(self, run: _Run, unmarked: Sequence[InFlight], error: BaseException) -> None:
+    def _outage(
+        self,
+        run: _Run,
+        live: Sequence[InFlight],
+        unmarked: Sequence[InFlight],
+        marks: dict[Event[Any], BaseException | None],
+        error: BaseException,
+    ) -> None:
         """A transient error: nothing is searched, everything waits."""
         rest = run.abandon()
         alone = len(unmarked) == 1
-        for entry in unmarked:
+        for entry in live:
+            if entry.event in marks:
+                self._apply(run, (entry,), marks)
+                continue
             probe = entry.probe
             self._judge.transient(entry, error, alone=alone)
             if probe:
@@ -268,6 +288,9 @@ class BatchRunner:
         if failure is not Failure.SKIP and entry.lane is not None:
             behind = self._lanes.stopped(entry, run.untested)
             run.plan.remove(run.positions(behind))
+            if self._judge.draining:
+                for follower in behind:
+                    self._judge.released(follower, "drain")
         probe = entry.probe
         self._judge.failed(entry, error)
         if probe:

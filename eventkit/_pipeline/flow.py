@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
+ALREADY_HANDLED = "already handled; its source delivers again after a failed event of its key"
+
 RERUN_SHARE = 0.1
 """A parked event with less than this share of `max_processing` left is released: its run would be cut."""
 
@@ -100,20 +102,21 @@ class Flow:
             self._emit(GateProbed(reason=reason, delay=self.gate.probe_at - now, result=result.value))
         self._wake_keeper(self.gate.probe_at)
 
-    def admit(self, entry: InFlight) -> bool:
-        """Whether an event that was received while the gate is closed may go on, as the probe; else it is parked."""
-        if self.wants_probe:
+    def admit(self, entry: InFlight) -> None:
+        """Take in an event that was received while the gate is closed: as the probe, if one is wanted and it can run."""
+        if self.wants_probe and self.lanes.is_free(entry):
             self.wants_probe = False
             entry.probe = True
-            return True
-        self.judge.park(entry, anyio.current_time(), rerun=True)
-        return False
+        self.lanes.enter(entry)
 
     def offer(self, entry: InFlight) -> Gathering | None:
         """Hand an event to its handler, unless nothing may start now."""
         assert entry.route is not None, "an event is offered after it has been routed"
         if self.judge.draining:
             self.judge.released(entry, "drain")
+            return None
+        if self.lanes.acked and self.lanes.already_acked(entry):
+            self.judge.skipped(entry, ALREADY_HANDLED)
             return None
         if self.gate.closed and not entry.probe:
             self.judge.park(entry, anyio.current_time(), rerun=True)

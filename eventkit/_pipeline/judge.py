@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from eventkit._pipeline.counters import Counters
-from eventkit._pipeline.inflight import DeadLetterNote, InFlight, Table
+from eventkit._pipeline.inflight import PARKED, SETTLING, DeadLetterNote, InFlight, Table
 from eventkit._policies.backoff import Backoff, rounded_up
 from eventkit._policies.failure import Failure
 from eventkit._policies.history import History
@@ -137,16 +137,26 @@ class Judge:
 
     def park(self, entry: InFlight, due: float, *, rerun: bool) -> bool:
         """Keep the event leased without a slot until `due`; False when it was given back for want of room."""
+        if self.draining and not rerun:
+            self.due_again(entry)
+            return False
         if self.draining or self._table.parked >= self._max_parked:
             self.released(entry, "drain" if self.draining else "parking is full")
             return False
+        if rerun and self.lanes.stands_back(entry):
+            return True
         self._table.park(entry, due, rerun=rerun)
         self.lanes.parked(entry)
         self.flow.parked(due)
         return True
 
     def released(self, entry: InFlight, reason: str) -> None:
-        """Give the event back at once, without counting an attempt."""
+        """Give the event back at once, without counting an attempt; one that is parked for a counted retry counted."""
+        if entry.state is PARKED:
+            self._table.unpark(entry)
+            if not entry.rerun:
+                self.due_again(entry)
+                return
         self._counters.released += 1
         if self._info.traits.release_counts:
             self._history.of(entry.delivery.message_id).uncounted += 1
@@ -167,7 +177,9 @@ class Judge:
     def lost(self, entry: InFlight) -> None:
         """The lease is gone: nothing may be settled, and the event comes again by itself."""
         self._counters.lease_lost += 1
-        self._history.of(entry.delivery.message_id).uncounted += 1
+        # What was on its way back, or waits to go, has been counted, or not, when that was decided.
+        if entry.state is not SETTLING and (entry.state is not PARKED or entry.rerun):
+            self._history.of(entry.delivery.message_id).uncounted += 1
         self._emit(LeaseLost(**self._about(entry), state=entry.state.name.lower()))
         self._table.remove(entry)
         self.lanes.went_back(entry)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import takewhile
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from eventkit._pipeline.inflight import HELD, InFlight
+from eventkit._pipeline.inflight import GONE, HELD, PARKED, SETTLING, InFlight
 from eventkit.spi import Traits
 
 if TYPE_CHECKING:
@@ -19,21 +19,39 @@ __all__ = ["Lane", "Lanes"]
 REMEMBERED = 10_000
 """Acknowledged message ids kept, for sources that bring later events of a key again."""
 
+LEASE_MARGIN = 1.0
+"""Seconds a lease may last at the source after it has ended for us."""
+
+
+class _Away(NamedTuple):
+    """An event that went back. Until its nack is answered, or its lost lease over, the source may bring later ones."""
+
+    entry: InFlight
+    place: int
+    due: float
+    """When the source may bring it again, on the loop's clock."""
+    lease_end: float
+
+    def has_arrived(self, now: float) -> bool:
+        return self.entry.state is not SETTLING and self.lease_end <= now
+
 
 class Lane:
-    """The events of one key that are in hand."""
+    """The events of one key that are in hand, and those that are to come again."""
 
-    __slots__ = ("away", "busy", "gathering", "key", "pumping", "route", "waiting")
+    __slots__ = ("away", "busy", "gathering", "key", "parked", "pumping", "route", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.pumping = False
         self.busy = 0
         """Events handed on and not yet decided."""
+        self.parked: list[InFlight] = []
+        """Those of the busy ones that are parked, or were."""
         self.waiting: deque[InFlight] = deque()
         """Events whose turn has not come, by their places."""
-        self.away: dict[str, int] = {}
-        """Places of events that went back to the source, by message id; who comes after them waits for them."""
+        self.away: dict[str, _Away] = {}
+        """Events that went back to the source, by message id; who comes after them waits for them."""
         self.gathering: Gathering | None = None
         """The batch its events are gathering in, which more of them may join ..."""
         self.route: Route | None = None
@@ -46,25 +64,36 @@ class Lane:
             position -= 1
         self.waiting.insert(position, entry)
 
-    def came(self, entry: InFlight) -> int:
-        """The place of an event that comes: its old one if it was away, else the last."""
-        message_id = entry.delivery.message_id
-        if message_id not in self.away:
-            return entry.number
-        # The source keeps the order: what went back earlier, from a place before, will not come any more.
-        earlier = list(takewhile(message_id.__ne__, self.away))
-        place = self.away.pop(message_id)
-        for other in earlier:
-            if self.away[other] < place:
-                del self.away[other]
-        return place
+    def place_of(self, entry: InFlight) -> int:
+        """The place of an event that comes: the one it had before, else the last."""
+        away = self.away.get(entry.delivery.message_id)
+        if away is not None:
+            return away.place
+        if entry.delivery.delivery_count != 1:
+            # An older delivery, whose lease the source has ended and that does not know it yet.
+            for other in (*self.waiting, *self.parked):
+                if other.delivery.message_id == entry.delivery.message_id:
+                    return other.place
+        return entry.place or entry.number
 
-    @property
-    def next(self) -> InFlight | None:
-        """The event whose turn comes next, unless one before it is away."""
-        if not self.waiting or (self.away and min(self.away.values()) < self.waiting[0].place):
-            return None
-        return self.waiting[0]
+    def came(self, entry: InFlight) -> None:
+        """An event that was away is back."""
+        back = self.away.pop(entry.delivery.message_id, None)
+        if back is None:
+            return
+        # The source keeps the order: what was to come before it, and did not, will not come any more.
+        for message_id, away in list(self.away.items()):
+            if away.place < back.place and away.has_arrived(entry.received_at) and away.due <= entry.received_at:
+                del self.away[message_id]
+
+    def awaits(self, place: int) -> bool:
+        """Whether an event before this place is to come again."""
+        return bool(self.away) and any(away.place < place for away in self.away.values())
+
+    def behind(self, place: int) -> list[InFlight]:
+        """What waits, or is parked, after this place."""
+        parked = (entry for entry in self.parked if entry.state is PARKED)
+        return [entry for entry in (*self.waiting, *parked) if entry.place > place]
 
 
 class Lanes:
@@ -78,13 +107,17 @@ class Lanes:
         traits: Traits,
         offer: Callable[[InFlight], Gathering | None],
         release: Callable[[InFlight, str], None],
+        clock: Callable[[], float],
     ) -> None:
         self.blocks = on_key_failure == "block"
         self.ordered = ordered
         self._release_policy = traits.key_release
         self._offer = offer
         self._release = release
+        self._clock = clock
         self._lanes: dict[str, Lane] = {}
+        self._fading: deque[Lane] = deque()
+        """Empty lanes of whose events some may not be back at the source."""
         self.acked: dict[str, None] = {}
 
     def already_acked(self, entry: InFlight) -> bool:
@@ -92,29 +125,56 @@ class Lanes:
         return entry.delivery.message_id in self.acked
 
     def enter(self, entry: InFlight) -> None:
-        """Hand an event on, now or when its turn comes: in the order in which the events of its key first came."""
+        """Hand an event to its handler, now or when its turn comes: in the order in which its key's events first came."""
         key = entry.delivery.key
         if not self.ordered or key is None:
             self._offer(entry)
             return
         lane = self._lanes.get(key)
-        if lane is None:
+        if lane is None or (lane.away and self._is_over(lane)):
             lane = self._lanes[key] = Lane(key)
-        entry.lane, entry.place = lane, lane.came(entry)
+        entry.lane, entry.place = lane, lane.place_of(entry)
+        lane.came(entry)
         lane.wait(entry)
         self._pump(lane)
+
+    def is_free(self, entry: InFlight) -> bool:
+        """Whether an event that comes now would be handed on at once."""
+        lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
+        if lane is None or self._is_over(lane):
+            return True
+        place = lane.place_of(entry)
+        return not lane.busy and not lane.awaits(place) and all(place < first.place for first in _first(lane))
 
     def done(self, entry: InFlight) -> None:
         """The event is decided for good: handled, skipped or stored among the dead letters."""
         if (lane := self._leave(entry)) is not None:
+            lane.away.pop(entry.delivery.message_id, None)
             if self._release_policy == "redelivers":
                 self._remember(entry.delivery.message_id)
             self._pump(lane)
 
     def parked(self, entry: InFlight) -> None:
         """The event waits in hand; its followers wait with it, unless failures of a key are skipped."""
-        if not self.blocks and (lane := self._leave(entry)) is not None:
+        lane = entry.lane
+        if self.blocks and lane is not None:
+            lane.parked = [*(other for other in lane.parked if other.state is PARKED), entry]
+        elif (lane := self._leave(entry)) is not None:
             self._pump(lane)
+
+    def stands_back(self, entry: InFlight) -> bool:
+        """Let an event that is to run again wait for its turn, if one of its key before it is still to run."""
+        lane = entry.lane
+        if lane is None or not self.blocks:
+            return False
+        awaits = lane.awaits(entry.place)
+        parked = (other for other in lane.parked if other.state is PARKED)
+        if not awaits and all(entry.place <= other.place for other in (*parked, *_first(lane))):
+            return False
+        self._take_back(lane, entry)
+        if awaits and self._release_policy == "followers":
+            self._release_behind(lane, entry.place - 1)
+        return True
 
     def went_back(self, entry: InFlight) -> None:
         """The event goes back to the source and will come again; what waits behind it must not run before it."""
@@ -124,25 +184,25 @@ class Lanes:
         if entry in lane.waiting:
             lane.waiting.remove(entry)
             entry.lane = None
-        else:
+        elif not _in_lost_call(entry):
             self._leave(entry)
         if self.blocks:
-            lane.away[entry.delivery.message_id] = entry.place
-            self._recall(lane, entry)
-            if self._release_policy != "hold":
-                self._release_behind(lane, entry)
+            self._await(lane, entry)
         self._pump(lane)
 
+    def left(self, entry: InFlight) -> None:
+        """The call in which the event's lease was lost has ended: until then its key was busy."""
+        if (lane := self._leave(entry)) is not None:
+            self._pump(lane)
+
     def stopped(self, failed: InFlight, later: Iterable[InFlight]) -> list[InFlight]:
-        """Of `later`, those of the failed event's key: put back to wait behind it, in order."""
+        """Of `later`, those of the failed event's key behind it: put back to wait for it, in order."""
         lane = failed.lane
         if lane is None or not self.blocks:
             return []
-        behind = [entry for entry in later if entry.lane is lane]
+        behind = [entry for entry in later if entry.lane is lane and entry.place > failed.place]
         for entry in behind:
-            entry.state, entry.slot = HELD, None
-            lane.busy -= 1
-            lane.wait(entry)
+            self._take_back(lane, entry)
         return behind
 
     def halt(self) -> list[InFlight]:
@@ -150,10 +210,15 @@ class Lanes:
         entries = [entry for lane in self._lanes.values() for entry in lane.waiting]
         for lane in list(self._lanes.values()):
             lane.waiting.clear()
-            self._drop_if_empty(lane)
+            self._drop_if_over(lane)
         for entry in entries:
             entry.lane = None
         return entries
+
+    def _take_back(self, lane: Lane, entry: InFlight) -> None:
+        lane.busy -= 1
+        entry.state, entry.slot = HELD, None
+        lane.wait(entry)
 
     def _leave(self, entry: InFlight) -> Lane | None:
         lane, entry.lane = entry.lane, None
@@ -167,42 +232,97 @@ class Lanes:
             lane.pumping = True
             self._hand_on(lane)
             lane.pumping = False
-            self._drop_if_empty(lane)
+            self._drop_if_over(lane)
 
     def _hand_on(self, lane: Lane) -> None:
-        while (entry := lane.next) is not None:
-            route = entry.route
-            assert route is not None, "an event enters a lane after it has been routed"
-            if lane.busy and not (route is lane.route and route.joins(entry, lane.gathering)):
+        while lane.waiting and not lane.awaits((entry := lane.waiting[0]).place):
+            if lane.busy and not self._joins(lane, entry):
                 return
             lane.waiting.popleft()
             lane.busy += 1
-            lane.route, lane.gathering = route, self._offer(entry)
+            lane.route, lane.gathering = entry.route, self._offer(entry)
+
+    def _joins(self, lane: Lane, entry: InFlight) -> bool:
+        """Whether an event may share the batch that gathers; not with an older delivery of the same event."""
+        route, gathering = entry.route, lane.gathering
+        if gathering is None or route is None or route is not lane.route or not route.joins(entry, gathering):
+            return False
+        id = entry.delivery.message_id
+        return entry.delivery.delivery_count == 1 or all(other.delivery.message_id != id for other in gathering.entries)
+
+    def _await(self, lane: Lane, entry: InFlight) -> None:
+        """Let what is behind the event wait until it comes again, or give it back too, where the source needs that."""
+        now = self._clock()
+        id = entry.delivery.message_id
+        again = next((other for other in lane.waiting if other.delivery.message_id == id), None)
+        if again is not None:
+            lane.waiting.remove(again)
+            again.place = entry.place
+            lane.wait(again)
+            return
+        self._send_away(lane, entry, now)
+        if now >= entry.expires:
+            # It waited for all its time: what should have come before it came is elsewhere.
+            lane.away = {i: away for i, away in lane.away.items() if i == id or away.due > entry.received_at}
+        self._recall(lane, entry)
+        # Where the source brings later ones again by itself, it waits for the end of a lost lease, and so must we.
+        if self._release_policy == "followers" or (self._release_policy == "redelivers" and entry.state is not GONE):
+            self._release_behind(lane, entry.place)
+
+    def _send_away(self, lane: Lane, entry: InFlight, now: float) -> None:
+        older = lane.away.pop(entry.delivery.message_id, None)
+        place = entry.place if older is None else min(entry.place, older.place)
+        lease_end = entry.leased_until + LEASE_MARGIN if entry.state is GONE else 0.0
+        lane.away[entry.delivery.message_id] = _Away(entry, place, max(now + entry.delay, lease_end), lease_end)
 
     def _recall(self, lane: Lane, head: InFlight) -> None:
-        """What gathers in a batch, and has not started, waits behind an event that goes back."""
+        """What gathers in a batch that has not started waits behind an event that goes back."""
         if lane.gathering is None:
             return
         for entry in list(lane.gathering.entries):
-            if entry.lane is lane and entry.state is HELD and entry.place > head.place:
+            if entry.lane is lane and entry.place > head.place:
                 lane.gathering.remove(entry)
-                lane.busy -= 1
-                lane.wait(entry)
+                self._take_back(lane, entry)
 
-    def _release_behind(self, lane: Lane, head: InFlight) -> None:
-        behind = [entry for entry in lane.waiting if entry.place > head.place]
-        for entry in behind:
-            lane.waiting.remove(entry)
-            entry.lane = None
-            lane.away[entry.delivery.message_id] = entry.place
-        for entry in behind:
+    def _release_behind(self, lane: Lane, place: int) -> None:
+        now = self._clock()
+        for entry in lane.behind(place):
+            if entry.state is PARKED:
+                self._leave(entry)
+            else:
+                lane.waiting.remove(entry)
+                entry.lane = None
             self._release(entry, "behind a failed event of its key")
+            self._send_away(lane, entry, now)
 
-    def _drop_if_empty(self, lane: Lane) -> None:
-        if not lane.busy and not lane.waiting and self._lanes.get(lane.key) is lane:
+    def _is_over(self, lane: Lane) -> bool:
+        """Nothing of the key is in hand, and nothing can come before its turn any more."""
+        if lane.busy or lane.waiting:
+            return False
+        now = self._clock() if lane.away else 0.0
+        return all(away.has_arrived(now) for away in lane.away.values())
+
+    def _drop_if_over(self, lane: Lane) -> None:
+        if lane.busy or lane.waiting or self._lanes.get(lane.key) is not lane:
+            return
+        if self._is_over(lane):
             del self._lanes[lane.key]
+            return
+        self._fading.append(lane)
+        while (oldest := self._fading[0]) is not lane and (oldest.busy or oldest.waiting or self._is_over(oldest)):
+            self._fading.popleft()
+            self._drop_if_over(oldest)
 
     def _remember(self, message_id: str) -> None:
         self.acked[message_id] = None
         if len(self.acked) > REMEMBERED:
             del self.acked[next(iter(self.acked))]
+
+
+def _first(lane: Lane) -> Iterable[InFlight]:
+    return islice(lane.waiting, 1)
+
+
+def _in_lost_call(entry: InFlight) -> bool:
+    """Whether the lease was lost in the middle of a call, which is still to end."""
+    return entry.state is GONE and entry.slot is not None and entry in entry.slot.entries

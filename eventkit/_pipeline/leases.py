@@ -136,8 +136,6 @@ class Keeper:
         """End of `max_processing`: no more extensions. What runs is cancelled by its call's deadline."""
         if entry.state not in (HELD, PARKED):
             return
-        if entry.state is PARKED:
-            self._table.unpark(entry)
         self.judge.released(entry, "end of max_processing")
         self.flow.probed(entry, ProbeResult.NOTHING)
 

@@ -102,6 +102,7 @@ class Pipeline:
             traits=source.info.traits,
             offer=flow.offer,
             release=judge.released,
+            clock=anyio.current_time,
         )
         settler = self._settler = Settler(
             source=source,
@@ -223,11 +224,7 @@ class Pipeline:
             self._judge.released(entry, "drain")
         for entry in list(self._table.entries.values()):
             if entry.state is PARKED:
-                self._table.unpark(entry)
-                if entry.rerun:
-                    self._judge.released(entry, "drain")
-                else:
-                    self._judge.due_again(entry)
+                self._judge.released(entry, "drain")
 
     def _cut_calls(self) -> None:
         for slot in self._slots:

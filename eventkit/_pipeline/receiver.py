@@ -14,6 +14,7 @@ from eventkit._config import FlowLimits
 from eventkit._event import Event
 from eventkit._pipeline.counters import Counters
 from eventkit._pipeline.executor import BUSY_SECONDS
+from eventkit._pipeline.flow import ALREADY_HANDLED
 from eventkit._pipeline.inflight import InFlight, Table
 from eventkit._pipeline.wakeup import Waiters
 from eventkit._policies.backoff import Backoff
@@ -77,8 +78,10 @@ class Admission:
         lanes = self._lanes
         if self._judge.draining or delivery.leased_until <= now or (lanes.acked and lanes.already_acked(entry)):
             self._turn_back(entry, now)
-        elif (route := self._decode(entry)) is None or (self._flow.gate.closed and not self._flow.admit(entry)):
+        elif (route := self._decode(entry)) is None:
             return
+        elif self._flow.gate.closed:
+            self._flow.admit(entry)
         elif lanes.ordered:
             lanes.enter(entry)
         else:
@@ -91,8 +94,7 @@ class Admission:
         elif entry.leased_until <= now:
             self._judge.lost(entry)
         else:
-            reason = "already handled; its source delivers again after a failed event of its key"
-            self._judge.skipped(entry, reason)
+            self._judge.skipped(entry, ALREADY_HANDLED)
 
     def _decode(self, entry: InFlight) -> Route | None:
         """Give the entry its route and event; None when it ended here."""
@@ -188,13 +190,13 @@ class Receiver:
                 await self._pause.sleep(anyio.current_time() + min(IDLE_FIRST * 2.0 ** min(idle, 10), IDLE_LONGEST))
 
     def _permits(self) -> int:
-        gate = self._flow.gate
-        if gate.closed:
-            return 1 if self._flow.wants_probe and not self._reserved else 0
+        closed = self._flow.gate.closed
+        if closed and (not self._flow.wants_probe or self._reserved):
+            return 0
         if self._table.bytes >= self._limits.in_flight_bytes or self._table.parked >= self._limits.parked:
             return 0
         free = self._limits.in_flight - self._table.held - self._reserved
-        return min(free, self._source.info.limits.receive)
+        return min(free, 1 if closed else self._source.info.limits.receive)
 
     async def _receive(self, permits: int) -> Sequence[Delivery]:
         self._reserved += permits

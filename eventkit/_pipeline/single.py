@@ -68,6 +68,8 @@ class SingleRunner:
 
     def _decide(self, slot: Slot, entry: InFlight, result: object, error: BaseException | None) -> None:
         """No await in here: a call's end and its outcome are one step."""
+        if entry.state is GONE:
+            self._judge.lanes.left(entry)
         if slot.cause is not None and (error is not None or slot.interrupted):
             self._cut(slot.cause, entry)
         elif entry.state is GONE:

@@ -137,6 +137,10 @@ class UntypedFirst(Untyped, Filled):
     pass
 
 
+class TwoTypes(Plain, Open[str]):  # type: ignore[misc]
+    """The first base wins, as its `handle` does."""
+
+
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
@@ -156,6 +160,7 @@ class UntypedFirst(Untyped, Filled):
         (WithMixin, Quake),
         (FixedByMixin, Quake),
         (UntypedFirst, Quake),
+        (TwoTypes, Quake),
     ],
 )
 def test_the_data_type_is_found_wherever_the_class_names_it(handler: type[AnyHandler], expected: object) -> None:

@@ -76,6 +76,7 @@ class Rig:
             traits=Traits(key_release=release),
             offer=lambda entry: entry.route.offer(entry) if entry.route else None,
             release=lambda entry, _: self.give_back(entry),
+            clock=lambda: 0.0,
         )
 
     def give_back(self, entry: InFlight) -> None:
@@ -223,6 +224,7 @@ def test_followers_are_given_back_behind_a_blocking_head_in_order(release: Relea
     head = rig.come("a")
     for message_id in "bcd":
         rig.come(message_id)
+    head.state = SETTLING  # it is being nacked
     rig.lanes.went_back(head)
 
     assert rig.back == ["b", "c", "d"]
@@ -340,6 +342,18 @@ def test_events_may_be_given_back_while_they_are_offered(release: Release, on_ke
 
     assert back == ["b", "c", "d"]
     assert rig.lanes._lanes == {}
+
+
+def test_any_number_of_events_may_be_given_back_while_they_are_offered() -> None:
+    """One after the other: thousands of a key, each inside the offer of the last, would exhaust the stack."""
+    rig = Rig(on_key_failure="skip")
+    head = rig.come("head")
+    for number in range(2_000):
+        rig.come(str(number))
+    rig.route.offer = rig.give_back
+    rig.lanes.done(head)
+
+    assert len(rig.back) == 2_000
 
 
 def test_an_event_that_gathered_with_one_that_goes_back_waits_for_it() -> None:
@@ -541,16 +555,20 @@ def test_what_waits_is_taken_out_in_order_for_a_drain() -> None:
     rig = Rig("followers")
     head = rig.come("a")
     rig.come("b")
-    rig.come("x", key="other")
+    other = rig.come("x", key="other")
     rig.come("y", key="other")
     rig.come("c")
 
-    assert [entry.delivery.message_id for entry in rig.lanes.halt()] == ["b", "c", "y"]
+    halted = rig.lanes.halt()
+    assert [entry.delivery.message_id for entry in halted] == ["b", "c", "y"]
     assert rig.lanes.halt() == []
 
-    rig.lanes.went_back(head)
+    for entry in (head, *halted):
+        rig.lanes.went_back(entry)
+    rig.lanes.done(other)
     assert rig.offered == ["a", "x"]
     assert rig.released == []
+    assert rig.lanes._lanes == {}
 
 
 def test_heads_that_came_back_are_taken_out_for_a_drain_before_those_that_wait() -> None:

@@ -1,0 +1,169 @@
+"""Drain (P8): at any instant nothing is lost, what has not started is ready at once, and the end comes in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from eventkit import Backoff, Batch, BatchHandler, Batching, Event, Handler, Report
+from eventkit._handler import AnyHandler
+from eventkit._telemetry.records import DrainStarted, EventReleased, EventRetried, Record
+from eventkit.spi import Traits
+from tests.pipeline.support import QUEUE, Rig, on_virtual_time
+
+Data = dict[str, Any]
+
+BUDGET = 5.0
+GRACE = 5.0
+"""Seconds beyond the budget in which `run` must have returned."""
+
+
+class TimedRig(Rig):
+    """A rig that knows when the drain began."""
+
+    drain_began = float("inf")
+
+    def observe(self, record: Record) -> None:
+        super().observe(record)
+        if isinstance(record, DrainStarted):
+            self.drain_began = anyio.current_time()
+
+
+class Log:
+    """What handlers did: starts with their times, and effects."""
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[float, str]] = []
+        self.effects: list[str] = []
+        self.attempts: dict[str, int] = {}
+
+    def start(self, *events: Event[Any]) -> None:
+        now = anyio.current_time()
+        for event in events:
+            self.starts.append((now, event.message_id))
+            self.attempts[event.message_id] = event.attempt
+
+    def effect(self, *events: Event[Any]) -> None:
+        self.effects += [event.message_id for event in events]
+
+
+class One(Handler[Data]):
+    """Does what its event says: `seconds` of work, then a failure while `attempt` is at most `fails`."""
+
+    types = ("one",)
+    concurrency = 4
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.transient_left: dict[str, int] = {}
+
+    async def handle(self, event: Event[Data]) -> None:
+        first = event.message_id not in self.log.attempts
+        self.log.start(event)
+        await anyio.sleep(event.data.get("seconds", 0.3) if first else 0.1)
+        left = self.transient_left.setdefault(event.message_id, event.data.get("down", 0))
+        if left:
+            self.transient_left[event.message_id] -= 1
+            raise ConnectionError("down")
+        if event.attempt <= event.data.get("fails", 0):
+            raise ValueError("bad event")
+        self.log.effect(event)
+
+
+class Many(BatchHandler[Data]):
+    """Raises while one of its events is a bad one."""
+
+    types = ("many",)
+    concurrency = 2
+    batching = Batching(max_size=5, max_wait=0.5)
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    async def handle(self, batch: Batch[Data]) -> None:
+        self.log.start(*batch)
+        await anyio.sleep(0.3)
+        if any(event.attempt <= event.data.get("fails", 0) for event in batch):
+            raise ValueError("bad event")
+        self.log.effect(*batch)
+
+
+def publish_everything(rig: Rig) -> None:
+    """Single and batched events, keyed and not; some fail, some find their store down, one outlasts any budget."""
+    for n in range(12):
+        rig.publish({}, {"down": 2} if n % 4 == 0 else {"seconds": 1.0}, type="one")
+        rig.publish({"fails": 9} if n % 5 == 0 else {}, {}, type="many")
+        rig.publish({"fails": 1} if n % 3 == 0 else {}, type="one", key="ab"[n % 2])
+        rig.publish({"fails": 1} if n == 4 else {}, type="many", key="cd"[n % 2])
+    rig.publish({"seconds": 60.0}, type="one")
+
+
+async def drained(rig: Rig, after: float) -> tuple[Report, float]:
+    """Run the rig's worker, drain it `after` seconds, and give its report and how long the drain took."""
+    report: list[Report] = []
+
+    async def run() -> None:
+        report.append(await rig.worker.run())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await anyio.sleep(after)
+        rig.worker.drain()
+        started = anyio.current_time()
+    return report[0], anyio.current_time() - started
+
+
+def successor(rig: Rig, *handlers: AnyHandler, **options: Any) -> Rig:
+    """Another worker, of another process, at the same broker."""
+    other = Rig(*handlers, **options)
+    other.worker._adapter.use(rig.broker)  # type: ignore[union-attr]
+    other.broker = rig.broker
+    return other
+
+
+async def settled(rig: Rig) -> None:
+    """Wait, with longer strides than the rig's, until the broker holds nothing any more."""
+    with anyio.fail_after(600):
+        while (depth := rig.broker.depth(QUEUE)).ready + depth.delayed + depth.leased:
+            await anyio.sleep(0.5)
+
+
+EVENTS = 73
+INSTANTS = [round(0.001 + 0.33 * n, 3) for n in range(20)]
+OPTIONS: dict[str, Any] = {"ordering": "key", "drain": BUDGET, "retry": Backoff(attempts=3, maximum=10.0)}
+
+
+@pytest.mark.parametrize("max_delay", [None, 0.0], ids=["delayed", "parked"])
+@pytest.mark.parametrize("release", ["followers", "hold", "redelivers"])
+def test_a_drain_at_any_instant_loses_nothing_and_leaves_nothing_leased(release: Any, max_delay: float | None) -> None:
+    """P8: a rollout may come at the worst moment, and no event may be lost to it or wait for a lease to end."""
+    for instant in INSTANTS:
+        log = Log()
+        rig = TimedRig(One(log), Many(log), traits=Traits(key_release=release, max_retry_delay=max_delay), **OPTIONS)
+        publish_everything(rig)
+
+        async def scenario(rig: TimedRig = rig, log: Log = log, instant: float = instant) -> None:
+            report, seconds = await drained(rig, instant)
+
+            depth = rig.broker.depth(QUEUE)
+            assert seconds <= BUDGET + GRACE
+            assert depth.leased == 0
+            assert sorted(rig.broker.acked_ids) == sorted(log.effects), "a finished handler's event is settled"
+            assert depth.ready + depth.delayed + depth.dead + rig.broker.acked == EVENTS
+            waiting = {record.message_id for record in rig.of(EventRetried)} if max_delay is None else set()
+            assert depth.delayed <= len(waiting), "only a counted retry waits"
+            assert all(at <= rig.drain_began for at, _ in log.starts)
+            assert report.released == len(rig.of(EventReleased))
+
+            after = successor(rig, One(log), Many(log), traits=rig.broker.settings.traits, **OPTIONS)
+            async with after.running():
+                await settled(after)
+            assert {*log.effects, *rig.dead} == {str(n + 1) for n in range(EVENTS)}
+
+        try:
+            on_virtual_time(scenario)
+        except AssertionError as exc:
+            exc.add_note(f"drained after {instant} s")
+            raise
