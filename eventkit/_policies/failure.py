@@ -23,10 +23,21 @@ class Failure(enum.Enum):
 
 _NETWORK_ERRNOS = frozenset(
     number
-    for name in (
-        "ECONNABORTED ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ENOBUFS"
-        " ENOTCONN EPIPE ESHUTDOWN ETIMEDOUT"
-    ).split()
+    for name in [
+        "ECONNABORTED",
+        "ECONNREFUSED",
+        "ECONNRESET",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETRESET",
+        "ENETUNREACH",
+        "ENOBUFS",
+        "ENOTCONN",
+        "EPIPE",
+        "ESHUTDOWN",
+        "ETIMEDOUT",
+    ]
     if (number := getattr(errno, name, None)) is not None
 )
 
