@@ -103,7 +103,7 @@ class Flow:
         self._wake_keeper(self.gate.probe_at)
 
     def admit(self, entry: InFlight) -> None:
-        """Take in an event that was received while the gate is closed: as the probe, if one is wanted and it can run."""
+        """Take in an event that was received while the gate is closed: as the probe, if one is wanted."""
         if self.wants_probe and self.lanes.is_free(entry):
             self.wants_probe = False
             entry.probe = True

@@ -125,7 +125,7 @@ class Lanes:
         return entry.delivery.message_id in self.acked
 
     def enter(self, entry: InFlight) -> None:
-        """Hand an event to its handler, now or when its turn comes: in the order in which its key's events first came."""
+        """Hand an event to its handler, when its turn comes: in the order in which its key's events first came."""
         key = entry.delivery.key
         if not self.ordered or key is None:
             self._offer(entry)
