@@ -18,37 +18,37 @@ _KEPT: Final = "SELECT ordered FROM queue WHERE id = ?"
 _KEEP: Final = "UPDATE queue SET ordered = 1 WHERE id = ?"
 _CREATE_ALL: Final = """
     INSERT INTO lane (queue, key, owner, head, due)
-    SELECT ?1, key, CASE WHEN low IS high THEN low ELSE 0 END, head, (SELECT due FROM event WHERE id = head)
+    SELECT :queue, key, CASE WHEN low IS high THEN low ELSE 0 END, head, (SELECT due FROM event WHERE id = head)
     FROM (
         SELECT key, min(owner) AS low, max(owner) AS high, min(CASE WHEN owner IS NULL THEN id END) AS head
-        FROM event INDEXED BY keyed WHERE queue = ?1 AND key IS NOT NULL GROUP BY key)"""
+        FROM event INDEXED BY keyed WHERE queue = :queue AND key IS NOT NULL GROUP BY key)"""
 _APPEND: Final = """
-    INSERT INTO lane (queue, key, head, due) VALUES (?1, ?2, ?3, ?4)
+    INSERT INTO lane (queue, key, head, due) VALUES (?, ?, ?, ?)
     ON CONFLICT (queue, key) DO UPDATE SET head = excluded.head, due = excluded.due WHERE head IS NULL"""
-_CREATE: Final = "INSERT INTO lane (queue, key) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
+_CREATE: Final = "INSERT INTO lane (queue, key) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # The owner is 0 while several share a lane, after receives without order: it is open to nobody.
 # Two subqueries, because SQLite answers only a lone min() or max() from the end of an index.
 _REFRESH: Final = """
     UPDATE lane SET
         owner = (SELECT CASE WHEN low IS high THEN low ELSE 0 END FROM (SELECT
             (SELECT min(owner) FROM event INDEXED BY keyed
-             WHERE queue = ?1 AND key = ?2 AND owner IS NOT NULL) AS low,
+             WHERE queue = :queue AND key = :key AND owner IS NOT NULL) AS low,
             (SELECT max(owner) FROM event INDEXED BY keyed
-             WHERE queue = ?1 AND key = ?2 AND owner IS NOT NULL) AS high)),
+             WHERE queue = :queue AND key = :key AND owner IS NOT NULL) AS high)),
         (head, due) = (
             SELECT id, due FROM event INDEXED BY keyed
-            WHERE queue = ?1 AND key = ?2 AND owner IS NULL ORDER BY id LIMIT 1)
-    WHERE queue = ?1 AND key = ?2"""
-_REMOVE: Final = "DELETE FROM lane WHERE queue = ?1 AND key = ?2 AND owner IS NULL AND head IS NULL"
+            WHERE queue = :queue AND key = :key AND owner IS NULL ORDER BY id LIMIT 1)
+    WHERE queue = :queue AND key = :key"""
+_REMOVE: Final = "DELETE FROM lane WHERE queue = ? AND key = ? AND owner IS NULL AND head IS NULL"
 
 _OPEN: Final = """
     SELECT head, key FROM lane INDEXED BY lane_open
-    WHERE queue = ?1 AND owner IS ?2 AND head IS NOT NULL AND due IS NULL ORDER BY head LIMIT ?3"""
+    WHERE queue = ? AND owner IS ? AND head IS NOT NULL AND due IS NULL ORDER BY head LIMIT ?"""
 _PLAIN: Final = """
     SELECT id FROM event INDEXED BY ready_plain WHERE queue = ? AND due IS NULL AND key IS NULL ORDER BY id LIMIT ?"""
 _NEXT: Final = """
     SELECT id, due FROM event INDEXED BY keyed
-    WHERE queue = ?1 AND key = ?2 AND owner IS NULL AND id > ?3 ORDER BY id LIMIT 1"""
+    WHERE queue = ? AND key = ? AND owner IS NULL AND id > ? ORDER BY id LIMIT 1"""
 
 
 def keep(session: Session) -> None:
@@ -56,7 +56,7 @@ def keep(session: Session) -> None:
     with session.transaction():
         if not _kept(session):
             session.db.execute(_KEEP, (session.queue,))
-            session.db.execute(_CREATE_ALL, (session.queue,))
+            session.db.execute(_CREATE_ALL, {"queue": session.queue})
 
 
 def append(session: Session, rows: Sequence[tuple[int, str, float | None]]) -> None:
@@ -76,7 +76,7 @@ def refresh(session: Session, keys: Collection[str]) -> None:
     """Work out these lanes again, after events of theirs were leased, given back or removed."""
     if keys and _kept(session):
         lanes = [(session.queue, key) for key in dict.fromkeys(keys)]
-        session.db.executemany(_REFRESH, lanes)
+        session.db.executemany(_REFRESH, [{"queue": queue, "key": key} for queue, key in lanes])
         session.db.executemany(_REMOVE, lanes)
 
 

@@ -18,29 +18,29 @@ _PROMOTED_AT_ONCE: Final = 1000
 
 # INDEXED BY throughout: without statistics the planner prefers indexes that it has to scan.
 _LOOK: Final = """
-    SELECT EXISTS (SELECT 1 FROM event INDEXED BY ready_plain WHERE queue = ?1 AND due IS NULL AND key IS NULL)
-        OR CASE WHEN ?2
+    SELECT EXISTS (SELECT 1 FROM event INDEXED BY ready_plain WHERE queue = :queue AND due IS NULL AND key IS NULL)
+        OR CASE WHEN :ordered
             THEN EXISTS (SELECT 1 FROM lane INDEXED BY lane_open
-                         WHERE queue = ?1 AND owner IS NULL AND head IS NOT NULL AND due IS NULL)
+                         WHERE queue = :queue AND owner IS NULL AND head IS NOT NULL AND due IS NULL)
               OR EXISTS (SELECT 1 FROM lane INDEXED BY lane_open
-                         WHERE queue = ?1 AND owner = ?3 AND head IS NOT NULL AND due IS NULL)
+                         WHERE queue = :queue AND owner = :owner AND head IS NOT NULL AND due IS NULL)
             ELSE EXISTS (SELECT 1 FROM event INDEXED BY ready_keyed
-                         WHERE queue = ?1 AND due IS NULL AND key IS NOT NULL)
+                         WHERE queue = :queue AND due IS NULL AND key IS NOT NULL)
         END,
-        (SELECT min(due) FROM event INDEXED BY waiting WHERE queue = ?1 AND due IS NOT NULL)"""
+        (SELECT min(due) FROM event INDEXED BY waiting WHERE queue = :queue AND due IS NOT NULL)"""
 _PROMOTE: Final = """
     UPDATE event SET due = NULL, owner = NULL, receipt = NULL WHERE id IN (
-        SELECT id FROM event INDEXED BY waiting WHERE queue = ?1 AND due <= ?2 ORDER BY due LIMIT ?3)
+        SELECT id FROM event INDEXED BY waiting WHERE queue = ? AND due <= ? ORDER BY due LIMIT ?)
     RETURNING key"""
 # A CROSS JOIN keeps the order of its left side: no sorter, which would hold every body.
 _READY: Final = """
     SELECT e.id, e.key, e.deliveries, c.message_id, c.content_type, c.published, c.attributes, c.body FROM (
         SELECT id, key, deliveries FROM event INDEXED BY ready_plain
-        WHERE queue = ?1 AND due IS NULL AND key IS NULL
+        WHERE queue = :queue AND due IS NULL AND key IS NULL
         UNION ALL
         SELECT id, key, deliveries FROM event INDEXED BY ready_keyed
-        WHERE queue = ?1 AND due IS NULL AND key IS NOT NULL
-        ORDER BY id LIMIT ?2) AS e CROSS JOIN content AS c ON c.id = e.id"""
+        WHERE queue = :queue AND due IS NULL AND key IS NOT NULL
+        ORDER BY id LIMIT :limit) AS e CROSS JOIN content AS c ON c.id = e.id"""
 _ONE: Final = """
     SELECT e.id, e.key, e.deliveries, c.message_id, c.content_type, c.published, c.attributes, c.body
     FROM event AS e JOIN content AS c ON c.id = e.id WHERE e.id = ?"""
@@ -58,17 +58,17 @@ _NACK: Final = "UPDATE event SET due = ?, owner = NULL, receipt = NULL WHERE id 
 _EXTEND: Final = "UPDATE event SET due = ? WHERE id = ? AND receipt = ? AND due > ?"
 
 _READY_COUNT: Final = """
-    SELECT (SELECT count(*) FROM event INDEXED BY ready_plain WHERE queue = ?1 AND due IS NULL AND key IS NULL)
-         + (SELECT count(*) FROM event INDEXED BY ready_keyed WHERE queue = ?1 AND due IS NULL AND key IS NOT NULL)"""
+    SELECT (SELECT count(*) FROM event INDEXED BY ready_plain WHERE queue = :queue AND due IS NULL AND key IS NULL)
+         + (SELECT count(*) FROM event INDEXED BY ready_keyed WHERE queue = :queue AND due IS NULL AND key IS NOT NULL)"""
 _WAITING_COUNT: Final = """
-    SELECT count(*) FILTER (WHERE due <= ?2), count(*) FILTER (WHERE due > ?2 AND owner IS NULL),
-           count(*) FILTER (WHERE due > ?2 AND owner IS NOT NULL), min(id)
-    FROM event INDEXED BY waiting WHERE queue = ?1 AND due IS NOT NULL"""
+    SELECT count(*) FILTER (WHERE due <= :now), count(*) FILTER (WHERE due > :now AND owner IS NULL),
+           count(*) FILTER (WHERE due > :now AND owner IS NOT NULL), min(id)
+    FROM event INDEXED BY waiting WHERE queue = :queue AND due IS NOT NULL"""
 _DEAD_COUNT: Final = "SELECT count(*) FROM dead WHERE queue = ?"
 _OLDEST: Final = """
     SELECT min(published) FROM content WHERE id IN (
-        (SELECT min(id) FROM event INDEXED BY ready_plain WHERE queue = ?1 AND due IS NULL AND key IS NULL),
-        (SELECT min(id) FROM event INDEXED BY ready_keyed WHERE queue = ?1 AND due IS NULL AND key IS NOT NULL), ?2)"""
+        (SELECT min(id) FROM event INDEXED BY ready_plain WHERE queue = :queue AND due IS NULL AND key IS NULL),
+        (SELECT min(id) FROM event INDEXED BY ready_keyed WHERE queue = :queue AND due IS NULL AND key IS NOT NULL), :first)"""
 
 _decode_attributes = msgspec.json.Decoder(dict[str, str]).decode
 Receipt: TypeAlias = tuple[int, int, str | None]
@@ -114,7 +114,8 @@ class Leases:
         Stops early at the bytes the core wants to hold, so that a few hundred large bodies are not read at once.
         """
         version = self.version()  # before looking: a change from here on will be seen
-        ready, due = self._db.execute(_LOOK, (self._session.queue, self._ordered, self._owner)).fetchone()
+        looker = {"queue": self._session.queue, "ordered": self._ordered, "owner": self._owner}
+        ready, due = self._db.execute(_LOOK, looker).fetchone()
         due_in = float("inf") if due is None else due - self._session.wall()
         if limit < 1 or not (ready or due_in <= 0):
             return Found(due_in=due_in, version=version)
@@ -145,10 +146,10 @@ class Leases:
     def depth(self) -> Depth:
         """How much waits; the age is that of the oldest event not settled, None without one. Raises sqlite3.Error."""
         now, queue = self._session.wall(), self._session.queue
-        (ready,) = self._db.execute(_READY_COUNT, (queue,)).fetchone()
-        over, delayed, leased, first = self._db.execute(_WAITING_COUNT, (queue, now)).fetchone()
+        (ready,) = self._db.execute(_READY_COUNT, {"queue": queue}).fetchone()
+        over, delayed, leased, first = self._db.execute(_WAITING_COUNT, {"queue": queue, "now": now}).fetchone()
         (dead,) = self._db.execute(_DEAD_COUNT, (queue,)).fetchone()
-        (oldest,) = self._db.execute(_OLDEST, (queue, first)).fetchone()
+        (oldest,) = self._db.execute(_OLDEST, {"queue": queue, "first": first}).fetchone()
         age = None if oldest is None else max(0.0, now - oldest)
         return Depth(ready=ready + over, delayed=delayed, leased=leased, dead=dead, oldest_age=age)
 
@@ -167,7 +168,7 @@ class Leases:
                 return
 
     def _rows(self, limit: int) -> Iterable[_Row]:
-        rows: Iterable[_Row] = self._db.execute(_READY, (self._session.queue, limit))
+        rows: Iterable[_Row] = self._db.execute(_READY, {"queue": self._session.queue, "limit": limit})
         return rows
 
     def _ordered_rows(self, limit: int, *, own: bool) -> Iterator[_Row]:

@@ -169,9 +169,12 @@ class Judge:
         self._history.of(entry.delivery.message_id).suspect = True
         self.released(entry, "end of max_processing")
 
-    def due_again(self, entry: InFlight) -> None:
-        """The delay of a counted retry that was waited for in parking is over."""
-        self.settler.nack(entry, 0.0)
+    def due_again(self, entry: InFlight, delay: float = 0.0) -> None:
+        """Give the event back for a counted retry, after what is left of its delay."""
+        if not delay and not self._info.traits.release_counts:
+            # To such a source, a nack without a delay is a release: the failure is counted here alone.
+            self._history.of(entry.delivery.message_id).uncounted -= 1
+        self.settler.nack(entry, delay)
         self.lanes.went_back(entry)
 
     def lost(self, entry: InFlight) -> None:
@@ -214,8 +217,7 @@ class Judge:
         if self._info.traits.max_retry_delay == 0 and delay > 0:
             self.park(entry, anyio.current_time() + delay, rerun=False)
         else:
-            self.settler.nack(entry, delay)
-            self.lanes.went_back(entry)
+            self.due_again(entry, delay)
 
     def _count_failure(self, entry: InFlight) -> int:
         past = self._history.find(entry.delivery.message_id)

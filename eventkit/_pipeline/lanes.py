@@ -146,6 +146,10 @@ class Lanes:
         place = lane.place_of(entry)
         return not lane.busy and not lane.awaits(place) and all(place < first.place for first in _first(lane))
 
+    def starve(self, in_hand: int) -> bool:
+        """Whether all that is in hand waits for events that are to come again."""
+        return self.ordered and in_hand == sum(len(lane.waiting) for lane in self._lanes.values())
+
     def done(self, entry: InFlight) -> None:
         """The event is decided for good: handled, skipped or stored among the dead letters."""
         if (lane := self._leave(entry)) is not None:

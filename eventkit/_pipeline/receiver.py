@@ -193,10 +193,14 @@ class Receiver:
         closed = self._flow.gate.closed
         if closed and (not self._flow.wants_probe or self._reserved):
             return 0
-        if self._table.bytes >= self._limits.in_flight_bytes or self._table.parked >= self._limits.parked:
+        if self._table.parked >= self._limits.parked:
+            return 0
+        full = self._table.bytes >= self._limits.in_flight_bytes
+        # What waits for its key's head makes no room before that has come again: one more, or nothing goes on.
+        if full and (self._reserved or not self._flow.lanes.starve(len(self._table.entries))):
             return 0
         free = self._limits.in_flight - self._table.held - self._reserved
-        return min(free, 1 if closed else self._source.info.limits.receive)
+        return min(free, 1 if closed or full else self._source.info.limits.receive)
 
     async def _receive(self, permits: int) -> Sequence[Delivery]:
         self._reserved += permits

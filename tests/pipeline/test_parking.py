@@ -93,6 +93,31 @@ def test_a_counted_retry_counts_although_it_reaches_the_end_of_max_processing_pa
     assert rig.of(EventReleased) == []
 
 
+@pytest.mark.parametrize("max_delay", [None, 0.0], ids=["delayed", "parked"])
+@pytest.mark.parametrize("release_counts", [True, False])
+def test_a_retry_counts_although_its_source_takes_it_for_a_release(
+    release_counts: bool, max_delay: float | None
+) -> None:
+    """Where a nack without a delay is not counted, we must count a retry that was parked or wants no delay."""
+
+    class Impatient(Flaky):
+        async def handle(self, event: Event[Data]) -> None:
+            await super().handle(event)
+            raise Retry(after=0.0 if event.attempt < 3 else None)
+
+    handler = Impatient()
+    rig = Rig(handler, traits=Traits(max_retry_delay=max_delay, release_counts=release_counts))
+
+    async def scenario() -> None:
+        rig.publish({})
+        async with rig.running():
+            await rig.until_settled()
+
+    on_virtual_time(scenario)
+    assert [attempt for _, _, attempt, _ in handler.calls] == [1, 2, 3, 4, 5]
+    assert rig.dead == {"1": "attempts"}
+
+
 class Robber(Faults):
     """While armed, the broker takes back what is to be extended."""
 

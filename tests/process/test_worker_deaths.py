@@ -110,6 +110,7 @@ def test_a_worker_killed_without_warning_loses_nothing(shell: Shell) -> None:
             time.sleep(Random(seed).uniform(0.05, 0.2))
             assert worker.ended(signal.SIGKILL) == -signal.SIGKILL
     with shell.worker() as worker:
+        worker.logged("worker_started")
         until_empty(shell)
         assert worker.ended(signal.SIGTERM) == 0
 
@@ -126,6 +127,8 @@ def test_two_workers_share_a_queue_without_running_an_event_twice(shell: Shell) 
 
     with shell.worker() as first:
         with shell.worker() as second:
+            first.logged("worker_started")
+            second.logged("worker_started")
             until_empty(shell)
             assert second.ended(signal.SIGTERM) == 0
         assert first.ended(signal.SIGTERM) == 0
