@@ -59,7 +59,8 @@ _EXTEND: Final = "UPDATE event SET due = ? WHERE id = ? AND receipt = ? AND due 
 
 _READY_COUNT: Final = """
     SELECT (SELECT count(*) FROM event INDEXED BY ready_plain WHERE queue = :queue AND due IS NULL AND key IS NULL)
-         + (SELECT count(*) FROM event INDEXED BY ready_keyed WHERE queue = :queue AND due IS NULL AND key IS NOT NULL)"""
+         + (SELECT count(*) FROM event INDEXED BY ready_keyed
+            WHERE queue = :queue AND due IS NULL AND key IS NOT NULL)"""
 _WAITING_COUNT: Final = """
     SELECT count(*) FILTER (WHERE due <= :now), count(*) FILTER (WHERE due > :now AND owner IS NULL),
            count(*) FILTER (WHERE due > :now AND owner IS NOT NULL), min(id)
@@ -68,7 +69,8 @@ _DEAD_COUNT: Final = "SELECT count(*) FROM dead WHERE queue = ?"
 _OLDEST: Final = """
     SELECT min(published) FROM content WHERE id IN (
         (SELECT min(id) FROM event INDEXED BY ready_plain WHERE queue = :queue AND due IS NULL AND key IS NULL),
-        (SELECT min(id) FROM event INDEXED BY ready_keyed WHERE queue = :queue AND due IS NULL AND key IS NOT NULL), :first)"""
+        (SELECT min(id) FROM event INDEXED BY ready_keyed
+         WHERE queue = :queue AND due IS NULL AND key IS NOT NULL), :first)"""
 
 _decode_attributes = msgspec.json.Decoder(dict[str, str]).decode
 Receipt: TypeAlias = tuple[int, int, str | None]

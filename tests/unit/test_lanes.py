@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from eventkit._event import Batch, Event
 from eventkit._handler import BatchHandler, Batching
 from eventkit._pipeline.batcher import Gathering
+from eventkit._pipeline.executor import Slot
 from eventkit._pipeline.inflight import HELD, PARKED, RUNNING, SETTLING, InFlight, Table
 from eventkit._pipeline.lanes import REMEMBERED, Lanes
 from eventkit._pipeline.routes import BatchRoute
@@ -67,6 +68,7 @@ class Rig:
     def __init__(
         self, release: Release = "hold", on_key_failure: Failure = "block", *, ordered: bool = True, batch: int = 1
     ) -> None:
+        self.now = 0.0
         self.route: Any = FakeRoute(batch)
         self.released: list[InFlight] = []
         self._table = Table()
@@ -76,7 +78,7 @@ class Rig:
             traits=Traits(key_release=release),
             offer=lambda entry: entry.route.offer(entry) if entry.route else None,
             release=lambda entry, _: self.give_back(entry),
-            clock=lambda: 0.0,
+            clock=lambda: self.now,
         )
 
     def give_back(self, entry: InFlight) -> None:
@@ -86,10 +88,20 @@ class Rig:
     def come(self, message_id: str, key: str | None = "k", *, route: Any = None) -> InFlight:
         """A delivery arrives."""
         delivery = Delivery(receipt=message_id, body=b"", message_id=message_id, leased_until=30.0, key=key)
-        entry = self._table.register(delivery, 0.0, 600.0)
+        entry = self._table.register(delivery, self.now, 600.0)
         entry.route = route or self.route
         self.lanes.enter(entry)
         return entry
+
+    def lose(self, entry: InFlight) -> None:
+        """The lease of an event ends."""
+        self._table.remove(entry)
+        self.lanes.went_back(entry)
+
+    def is_free(self, message_id: str, key: str | None = "k") -> bool:
+        """Whether an event that comes now would run at once."""
+        delivery = Delivery(receipt=message_id, body=b"", message_id=message_id, leased_until=30.0, key=key)
+        return self.lanes.is_free(Table().register(delivery, self.now, 600.0))
 
     @property
     def waiting(self) -> list[InFlight]:
@@ -550,6 +562,105 @@ def test_later_events_of_a_failed_key_stay_in_their_batch_when_failures_of_a_key
     assert rig.lanes.stopped(failed, [later]) == []
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_of_a_batch_that_met_an_outage_the_first_event_of_a_key_is_parked_and_the_others_wait(release: Release) -> None:
+    """Parked on their own they would run again in any order, and side by side."""
+    rig = Rig(release, batch=3)
+    batch = [rig.come(message_id) for message_id in "abc"]
+    rig.route.start()
+    parked = []
+    for entry in batch:
+        entry.state = RUNNING
+        if not rig.lanes.stands_back(entry):
+            entry.state = PARKED
+            rig.lanes.parked(entry)
+            parked.append(entry)
+    assert parked == batch[:1]
+    assert rig.waiting == batch[1:]
+
+    rig.lanes.done(batch[0])
+    assert rig.offered == ["a", "b", "c", "b", "c"]
+
+
+def test_an_event_stands_back_for_one_before_it_that_is_away() -> None:
+    """It was in a batch with an event whose lease was lost: on its own it would run too early."""
+    rig = Rig("hold", batch=2)
+    lost, behind = rig.come("a"), rig.come("b")
+    rig.route.start()
+    lost.state = behind.state = RUNNING
+    rig.lose(lost)
+
+    assert rig.lanes.stands_back(behind)
+    assert (behind.state, rig.waiting) == (HELD, [behind])
+
+    rig.lanes.done(rig.come("a"))
+    assert rig.offered == ["a", "b", "a", "b"]
+
+
+def test_no_event_stands_back_where_there_is_nothing_to_wait_for() -> None:
+    """It has no key, it is the first of its key, or failures of a key are skipped."""
+    skipping = Rig(on_key_failure="skip", batch=2)
+    first, second = skipping.come("a"), skipping.come("b")
+    skipping.lanes.went_back(first)
+
+    assert not skipping.lanes.stands_back(second)
+    assert not Rig().lanes.stands_back(skipping.come("c", key=None))
+    assert not (rig := Rig()).lanes.stands_back(rig.come("a"))
+
+
+def test_a_probe_is_an_event_that_can_run_at_once() -> None:
+    """One that waited for its turn would keep the gate closed until then."""
+    rig = Rig("hold")
+    assert rig.is_free("a")
+
+    head, _ = rig.come("a"), rig.come("b")
+    assert not rig.is_free("c")
+    assert rig.is_free("x", key="other")
+    assert rig.is_free("c", key=None)
+
+    rig.lanes.went_back(head)
+    assert not rig.is_free("c")
+    assert rig.is_free("a")
+    assert Rig(ordered=False).is_free("a")
+
+
+@pytest.mark.parametrize("release", ["hold", "redelivers"])
+def test_followers_wait_for_the_end_of_a_lease_that_was_lost(release: Release) -> None:
+    """The source may still think it ours, and bring later events before it brings that one again."""
+    rig = Rig(release)
+    rig.lose(rig.come("a"))
+    rig.come("b")
+    assert rig.offered == ["a"]
+
+    rig.lanes.done(rig.come("a"))
+    assert rig.offered == ["a", "a", "b"]
+
+
+def test_a_key_is_free_again_a_while_after_a_lost_lease() -> None:
+    """The event may be somebody else's by now; nobody can wait for it for ever."""
+    rig = Rig("redelivers")
+    rig.lose(rig.come("a"))
+    rig.now = 40.0
+    rig.come("b")
+
+    assert rig.offered == ["a", "b"]
+
+
+def test_a_key_is_busy_until_the_call_has_ended_in_which_a_lease_was_lost() -> None:
+    """Its handler is cancelled, and may still be cleaning up: the same event must not start beside it."""
+    rig = Rig(on_key_failure="skip")
+    lost = rig.come("a")
+    slot = Slot(Any)  # type: ignore[arg-type]
+    lost.state, lost.slot, slot.entries = RUNNING, slot, (lost,)
+    rig.lose(lost)
+    rig.come("b")
+    assert rig.offered == ["a"]
+
+    slot.entries = ()
+    rig.lanes.left(lost)
+    assert rig.offered == ["a", "b"]
+
+
 def test_what_waits_is_taken_out_in_order_for_a_drain() -> None:
     """Each goes back once: what one of them sets off must not find the others still waiting."""
     rig = Rig("followers")
@@ -605,6 +716,8 @@ class LanesMachine(RuleBasedStateMachine):
     # -- the world ---------------------------------------------------------------------------------
 
     def give_back(self, entry: InFlight) -> None:
+        if entry in self.parked:
+            self.parked.remove(entry)
         entry.state = SETTLING
         self.rig.lanes.went_back(entry)
         number = int(entry.delivery.message_id)
@@ -673,6 +786,21 @@ class LanesMachine(RuleBasedStateMachine):
                 if entry not in stopped:
                     self.effect(entry)
 
+    @rule(succeed=st.integers(0, 3))
+    def call_meets_an_outage(self, succeed: int) -> None:
+        """So many events succeed; all others are parked, unless they have to wait for one before them."""
+        for group in self.calls()[:1]:
+            self.rig.route.start()
+            for entry in group:
+                entry.state = RUNNING
+            for entry in group[:succeed]:
+                self.effect(entry)
+            for entry in group[succeed:]:
+                if not self.rig.lanes.stands_back(entry):
+                    entry.state = PARKED
+                    self.parked.append(entry)
+                    self.rig.lanes.parked(entry)
+
     @precondition(lambda self: self.parked)
     @rule(data=st.data())
     def parked_event_is_due(self, data: st.DataObject) -> None:
@@ -682,10 +810,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def lease_ends(self, data: st.DataObject) -> None:
         """Of an event that waits, gathers or is parked."""
-        entry = data.draw(st.sampled_from(list(self.in_hand.values())))
-        if entry in self.parked:
-            self.parked.remove(entry)
-        self.give_back(entry)
+        self.give_back(data.draw(st.sampled_from(list(self.in_hand.values()))))
 
     # -- what must hold ----------------------------------------------------------------------------
 
