@@ -26,7 +26,7 @@ from eventkit._registry import adapter_for
 from eventkit._telemetry.context import current_handler
 from eventkit._telemetry.observer import Fanout, Observer
 from eventkit._telemetry.records import WorkerStarted, WorkerStopped, WorkerWarning
-from eventkit.errors import ConfigurationError
+from eventkit.errors import ConfigurationError, UnsupportedByAdapter
 from eventkit.spi import Adapter, Address, NativeDeadLetter, Sink, Source, SourceInfo
 
 __all__ = ["Report", "Worker", "ungrouped"]
@@ -246,7 +246,7 @@ class Worker:
         native = isinstance(source, NativeDeadLetter)
         problems = list(self.options.source_problems(source.info, native_dead_letter=native))
         if problems:
-            raise ConfigurationError(*problems)
+            raise UnsupportedByAdapter(*problems)
         for warning in self.options.source_warnings(source.info):
             emit(WorkerWarning(warning=warning))
         if self._letters is not None:

@@ -137,10 +137,10 @@ class Judge:
 
     def park(self, entry: InFlight, due: float, *, rerun: bool) -> bool:
         """Keep the event leased without a slot until `due`; False when it was given back for want of room."""
-        if self.draining and not rerun:
-            self.due_again(entry)
-            return False
         if self.draining or self._table.parked >= self._max_parked:
+            if not rerun:
+                self.due_again(entry)
+                return False
             self.released(entry, "drain" if self.draining else "parking is full")
             return False
         if rerun and self.lanes.stands_back(entry):

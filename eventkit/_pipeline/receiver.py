@@ -190,17 +190,14 @@ class Receiver:
                 await self._pause.sleep(anyio.current_time() + min(IDLE_FIRST * 2.0 ** min(idle, 10), IDLE_LONGEST))
 
     def _permits(self) -> int:
-        closed = self._flow.gate.closed
-        if closed and (not self._flow.wants_probe or self._reserved):
-            return 0
-        if self._table.parked >= self._limits.parked:
-            return 0
-        full = self._table.bytes >= self._limits.in_flight_bytes
-        # What waits for its key's head makes no room before that has come again: one more, or nothing goes on.
-        if full and (self._reserved or not self._flow.lanes.starve(len(self._table.entries))):
+        closed, parked = self._flow.gate.closed, self._table.parked
+        if (closed and (not self._flow.wants_probe or self._reserved)) or 0 < self._limits.parked <= parked:
             return 0
         free = self._limits.in_flight - self._table.held - self._reserved
-        return min(free, 1 if closed or full else self._source.info.limits.receive)
+        if free <= 0 or self._table.bytes >= self._limits.in_flight_bytes:
+            # What waits for the head of its key makes no room before that comes again: one more, or all stands still.
+            return int(not self._reserved and self._flow.lanes.starve(len(self._table.entries)))
+        return min(free, 1 if closed else self._source.info.limits.receive)
 
     async def _receive(self, permits: int) -> Sequence[Delivery]:
         self._reserved += permits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ from eventkit import Backoff, Batch, BatchHandler, Batching, Event, Handler, Rep
 from eventkit._handler import AnyHandler
 from eventkit._telemetry.records import DrainStarted, EventReleased, EventRetried, Record
 from eventkit.spi import Traits
+from eventkit.testing import Call, Faults
 from tests.pipeline.support import QUEUE, Rig, on_virtual_time
 
 Data = dict[str, Any]
@@ -167,3 +169,91 @@ def test_a_drain_at_any_instant_loses_nothing_and_leaves_nothing_leased(release:
         except AssertionError as exc:
             exc.add_note(f"drained after {instant} s")
             raise
+
+
+class Long(Handler[Data]):
+    """Takes a minute."""
+
+    concurrency = 2
+
+    async def handle(self, event: Event[Data]) -> None:
+        await anyio.sleep(60)
+
+
+def test_stop_cuts_what_runs_at_once() -> None:
+    """A second signal: the operator does not want to wait for the budget."""
+    rig = Rig(Long(), drain=30.0)
+    rig.publish(*[{}] * 5)
+
+    async def scenario() -> tuple[Report, float]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 1)
+            report: list[Report] = []
+
+            async def run() -> None:
+                report.append(await rig.worker.run())
+
+            tasks.start_soon(run)
+            await anyio.sleep(1)
+            rig.worker.stop()
+        return report[0], anyio.current_time()
+
+    report, ended = on_virtual_time(scenario)
+
+    assert report.cut == 2
+    assert not report.clean
+    assert ended < 3
+    assert rig.broker.depth(QUEUE).ready == 5
+
+
+def test_cancelling_a_worker_from_outside_drains_it() -> None:
+    """A worker inside another program is ended by its task group: its events must go back all the same."""
+    rig = Rig(Long(), drain=2.0)
+    rig.publish(*[{}] * 5)
+
+    async def scenario() -> None:
+        with anyio.move_on_after(1):
+            await rig.worker.run()
+
+    on_virtual_time(scenario)
+
+    assert rig.of(DrainStarted)[0].reason == "cancelled"
+    depth = rig.broker.depth(QUEUE)
+    assert (depth.ready, depth.leased) == (5, 0)
+    assert rig.dead == {}
+
+
+class SlowWire(Faults):
+    """A receive whose answer is on its way for a while; notes whether it was cut."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.cut = 0
+
+    async def after(self, call: Call, results: Sequence[Any]) -> Sequence[Any]:
+        if call.verb == "receive":
+            try:
+                await anyio.sleep(1.0)
+            except BaseException:
+                self.cut += 1
+                raise
+            self.answered += 1
+        return results
+
+
+def test_a_receive_on_the_wire_is_not_cancelled_and_what_it_brings_goes_back() -> None:
+    """The broker has hidden those events already: a cut receive hides them for a whole lease."""
+    wire = SlowWire()
+    rig = Rig(Long(), faults=wire)
+    rig.publish(*[{}] * 5)
+
+    async def scenario() -> None:
+        async with rig.running():
+            await anyio.sleep(0.5)
+
+    on_virtual_time(scenario)
+
+    assert (wire.cut, wire.answered) == (0, 1)
+    assert {record.reason for record in rig.of(EventReleased)} == {"drain"}
+    assert rig.broker.depth(QUEUE).ready == 5
+    assert rig.broker.counts().expired == 0

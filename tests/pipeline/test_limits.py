@@ -143,6 +143,31 @@ def test_what_is_held_stays_within_the_limits_whatever_fails(receives: int) -> N
     assert parked > 5, "the traffic did not try the limit"
 
 
+@pytest.mark.parametrize("bytes", [100, 64 * 1024 * 1024], ids=["bytes", "events"])
+@pytest.mark.parametrize("max_delay", [None, 0.0], ids=["delayed", "parked"])
+def test_followers_that_fill_the_limits_do_not_keep_their_head_from_coming_again(
+    max_delay: float | None, bytes: int
+) -> None:
+    """A key with a long backlog takes all room while its head is away: without the head, none of them can go on."""
+
+    class Head(Handler[Data]):
+        async def handle(self, event: Event[Data]) -> None:
+            if event.data["n"] == 0 and event.attempt < 4:
+                raise ValueError("not yet")
+
+    rig = Rig(Head(), ordering="key", traits=Traits(key_release="hold", max_retry_delay=max_delay))
+    rig.worker.options = replace(rig.worker.options, limits=FlowLimits(in_flight=10, in_flight_bytes=bytes))
+
+    async def scenario() -> None:
+        for n in range(30):
+            rig.publish({"n": n}, key="a")
+        async with rig.running():
+            await rig.until_settled(30)
+
+    on_virtual_time(scenario)
+    assert rig.dead == {}
+
+
 def test_an_event_larger_than_the_byte_limit_is_handled_all_the_same() -> None:
     """The limit is on what is taken in beside it, not on the event."""
     table = Table()

@@ -196,6 +196,22 @@ def test_the_intake_waits_while_parking_is_full_and_goes_on_afterwards() -> None
     assert rig.broker.acked == 40
 
 
+def test_a_counted_retry_that_finds_no_place_counts_and_goes_back_at_once() -> None:
+    """Parking may be full of retries, or have no place at all: poison must still reach the dead letters."""
+    handler = Flaky()
+    rig = Rig(handler, traits=PARKS)
+    rig.worker.options = replace(rig.worker.options, limits=FlowLimits(parked=0))
+
+    async def scenario() -> None:
+        rig.publish({"fails": 99}, {})
+        async with rig.running():
+            await rig.until_settled(10)
+
+    on_virtual_time(scenario)
+    assert rig.dead == {"1": "attempts"}
+    assert [attempt for _, id, attempt, _ in handler.calls if id == "1"] == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("after", [0.0, 0.5, 30.0])
 def test_a_retry_with_a_wish_of_its_own_waits_that_long(after: float) -> None:
     """`Retry(after=…)` means the same where the source cannot delay."""

@@ -13,7 +13,7 @@ from eventkit import Batch, BatchHandler, Batching, ConfigurationError, Event, H
 from eventkit._config import FlowLimits
 from eventkit._policies.backoff import Backoff
 from eventkit._telemetry.records import WorkerStarted, WorkerStopped, WorkerWarning
-from eventkit.errors import UnknownScheme
+from eventkit.errors import UnknownScheme, UnsupportedByAdapter
 from eventkit.spi import Traits
 from tests.pipeline.support import Rig, on_virtual_time
 
@@ -133,7 +133,7 @@ def test_what_the_source_cannot_keep_is_refused_before_the_first_receive(
     rig = Rig(Everything(), traits=traits, **options)
     rig.publish({})
 
-    with pytest.raises(ConfigurationError, match=expected):
+    with pytest.raises(UnsupportedByAdapter, match=expected):
         on_virtual_time(rig.worker.run)
 
     assert rig.broker.counts().delivered == 0
