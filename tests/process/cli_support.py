@@ -87,7 +87,8 @@ class Running:
     def printed(self, lines: int = 1) -> list[str]:
         """Wait for so many lines on standard output."""
         until = time.monotonic() + PATIENCE
-        while len(found := self.out.read_text().splitlines()) < lines:
+        # Up to the last line end: a line may be there in part.
+        while len(found := self.out.read_text().rpartition("\n")[0].splitlines()) < lines:
             assert time.monotonic() < until, f"{found} on standard output; the log:\n{self.log.read_text()}"
             time.sleep(0.02)
         return found

@@ -613,7 +613,9 @@ def test_a_probe_is_an_event_that_can_run_at_once() -> None:
     rig = Rig("hold")
     assert rig.is_free("a")
 
-    head, _ = rig.come("a"), rig.come("b")
+    head = rig.come("a")
+    assert not rig.is_free("b")
+    rig.come("b")
     assert not rig.is_free("c")
     assert rig.is_free("x", key="other")
     assert rig.is_free("c", key=None)
@@ -622,6 +624,9 @@ def test_a_probe_is_an_event_that_can_run_at_once() -> None:
     assert not rig.is_free("c")
     assert rig.is_free("a")
     assert Rig(ordered=False).is_free("a")
+
+    rig.lose(rig.come("z", key="z"))
+    assert not rig.is_free("zz", key="z")
 
 
 @pytest.mark.parametrize("release", ["hold", "redelivers"])
@@ -677,8 +682,12 @@ def test_what_waits_is_taken_out_in_order_for_a_drain() -> None:
 
     for entry in (head, *halted):
         rig.lanes.went_back(entry)
-    rig.lanes.done(other)
+    last = rig.come("z", key="other")
     assert rig.offered == ["a", "x"]
+
+    rig.lanes.done(other)
+    rig.lanes.done(last)
+    assert rig.offered == ["a", "x", "z"]
     assert rig.released == []
     assert rig.lanes._lanes == {}
 
