@@ -13,7 +13,7 @@ from eventkit._pipeline.inflight import PARKED, SETTLING, DeadLetterNote, InFlig
 from eventkit._policies.backoff import Backoff, rounded_up
 from eventkit._policies.failure import Failure
 from eventkit._policies.history import History
-from eventkit._policies.letter import describe_error, letter_detail, letter_id
+from eventkit._policies.letter import describe_error, letter_detail, letter_id, redacted
 from eventkit._telemetry.observer import Fanout
 from eventkit._telemetry.records import (
     EventDeadLettered,
@@ -241,12 +241,13 @@ class Judge:
 
     def _note(self, entry: InFlight, reason: str, error: BaseException | None) -> DeadLetterNote:
         name, message = describe_error(error)
+        reason = redacted(reason)[:SHOWN]
         event = entry.event
         event_id = event.id if event is not None else ""
         stable_id = letter_id(self._info.name, event_id or entry.delivery.message_id, reason)
         fields: dict[str, str | int | float] = {
             "id": stable_id,
-            "reason": reason[:SHOWN],
+            "reason": reason,
             "error": name[:SHOWN],
             "message": message,
             "failed_at": round(self._wall(), 3),
@@ -258,7 +259,7 @@ class Judge:
             "trace": event.extensions.get("traceparent", "")[:64] if event is not None else "",
         }
         detail = letter_detail({name: value for name, value in fields.items() if value != ""})
-        return DeadLetterNote(stable_id, reason[:SHOWN], name, message, detail)
+        return DeadLetterNote(stable_id, reason, name, message, detail)
 
     def _about(self, entry: InFlight) -> dict[str, Any]:
         event = entry.event

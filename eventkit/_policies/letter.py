@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-__all__ = ["describe_error", "letter_detail", "letter_id"]
+__all__ = ["describe_error", "letter_detail", "letter_id", "redacted"]
 
 DETAIL_BYTES = 1024
 MESSAGE_CHARACTERS = 300

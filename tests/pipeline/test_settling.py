@@ -256,7 +256,7 @@ def test_dead_letter_metadata_is_small_and_free_of_secrets() -> None:
 
     class Leaky(Handler[Data]):
         async def handle(self, event: Event[Data]) -> None:
-            raise Reject("r" * 3000) from ValueError("postgresql://user:hunter2@db/orders")
+            raise Reject("postgresql://user:hunter2@db/orders \ud800" + "r" * 3000)
 
     rig = Rig(Leaky())
 
@@ -264,4 +264,5 @@ def test_dead_letter_metadata_is_small_and_free_of_secrets() -> None:
 
     detail = rig.broker.dead_letters[0].detail
     assert len(detail.encode()) <= 1024
-    assert "hunter2" not in detail
+    assert "hunter2" not in detail + rig.broker.dead_letters[0].reason
+    assert rig.broker.dead_letters[0].reason.startswith("postgresql://***@db/orders ?r")
