@@ -9,7 +9,7 @@ import anyio
 
 from eventkit._event import Batch, Event
 from eventkit._pipeline.executor import Cause, Slot
-from eventkit._pipeline.inflight import GONE, RUNNING, InFlight
+from eventkit._pipeline.inflight import GONE, HELD, RUNNING, InFlight
 from eventkit._pipeline.single import cancelled_from_outside, probe_result, timed_out
 from eventkit._policies.bisect import Bisection
 from eventkit._policies.failure import Failure
@@ -290,7 +290,8 @@ class BatchRunner:
             run.plan.remove(run.positions(behind))
             if self._judge.draining:
                 for follower in behind:
-                    self._judge.released(follower, "drain")
+                    if follower.state is HELD:  # it may have gone back with the one before it
+                        self._judge.released(follower, "drain")
         probe = entry.probe
         self._judge.failed(entry, error)
         if probe:

@@ -75,7 +75,7 @@ def until_empty(shell: Shell) -> None:
     until = time.monotonic() + 15
     while (left := backlog(shell))["ready"] + left["leased"]:
         assert time.monotonic() < until, left
-        time.sleep(0.1)
+        time.sleep(0.3)
 
 
 @pytest.mark.parametrize("handler", [SINGLE, BATCH], ids=["single", "batch"])
