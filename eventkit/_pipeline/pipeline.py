@@ -43,7 +43,10 @@ SUMMARY_EVERY = 60.0
 
 
 class Pipeline:
-    """Everything between a source and the handlers, from `run` to the end of the drain."""
+    """Everything between a source and the handlers, from `run` to the end of the drain.
+
+    Its constructor is long because it is the one place that knows every stage.
+    """
 
     def __init__(
         self,

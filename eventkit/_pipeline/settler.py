@@ -171,7 +171,7 @@ class Settler:
                 self._counters.settle_unknown += 1
                 self._table.remove(entry)
                 # A dead letter whose first answer was lost: most likely it is stored, and its key must go on.
-                self.judge.lanes.done(entry)
+                self.judge.lanes.left(entry)
             case SettledKind.LOST:
                 self.judge.lost(entry)
             case SettledKind.REFUSED:
