@@ -31,6 +31,8 @@ class _Away(NamedTuple):
     due: float
     """When the source may bring it again, on the loop's clock."""
     lease_end: float
+    awaited: bool = True
+    """Cleared when it seems not to come any more; if it comes after all, it still has its place."""
 
     def has_arrived(self, now: float) -> bool:
         return self.entry.state is not SETTLING and self.lease_end <= now
@@ -82,13 +84,18 @@ class Lane:
         if back is None:
             return
         # The source keeps the order: what was to come before it, and did not, will not come any more.
-        for message_id, away in list(self.away.items()):
-            if away.place < back.place and away.has_arrived(entry.received_at) and away.due <= entry.received_at:
-                del self.away[message_id]
+        now = entry.received_at
+        self.give_up(lambda away: away.place < back.place and away.has_arrived(now) and away.due <= now)
+
+    def give_up(self, hopeless: Callable[[_Away], bool]) -> None:
+        """Let nobody wait for these any more."""
+        for message_id, away in self.away.items():
+            if away.awaited and hopeless(away):
+                self.away[message_id] = away._replace(awaited=False)
 
     def awaits(self, place: int) -> bool:
         """Whether an event before this place is to come again."""
-        return bool(self.away) and any(away.place < place for away in self.away.values())
+        return bool(self.away) and any(away.awaited and away.place < place for away in self.away.values())
 
     def behind(self, place: int) -> list[InFlight]:
         """What waits, or is parked, after this place."""
@@ -267,7 +274,7 @@ class Lanes:
         self._send_away(lane, entry, now)
         if now >= entry.expires:
             # It waited for all its time: what should have come before it came is elsewhere.
-            lane.away = {i: away for i, away in lane.away.items() if i == id or away.due > entry.received_at}
+            lane.give_up(lambda away: away.entry is not entry and away.due <= entry.received_at)
         self._recall(lane, entry)
         # Where the source brings later ones again by itself, it waits for the end of a lost lease, and so must we.
         if self._release_policy == "followers" or (self._release_policy == "redelivers" and entry.state is not GONE):
