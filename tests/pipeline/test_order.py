@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Any, Literal, TypeAlias
@@ -11,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 import pytest
 
-from eventkit import Backoff, Batch, BatchHandler, Batching, Event, Handler, Reject, Retry
+from eventkit import Backoff, Batch, BatchHandler, Batching, Event, FlowLimits, Handler, Reject, Retry
 from eventkit._telemetry.records import BatchBisected, GateClosed, LeaseLost
 from eventkit.errors import ConfigurationError, ConnectionLost
 from eventkit.spi import Extended, Limits, Settled, Traits
@@ -528,6 +529,94 @@ def test_a_key_keeps_its_order_when_leases_are_lost(
         assert set(ledger.order) | dead(rig) == set(range(events)), f"seed {seed}"
         assert all(firsts(ns) == sorted(firsts(ns)) for ns in ledger.effects.values()), f"seed {seed}"
     assert lost
+
+
+class Unreliable(Faults):
+    """Settlements fail before they reach the broker, or their answers are lost."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    async def before(self, call: Call) -> Mapping[int, Settled]:
+        if call.verb == "receive" or self._rng.random() > 0.2:
+            return {}
+        await anyio.sleep(self._rng.choice([0.0, 0.01, 0.3]))
+        if self._rng.random() < 0.3:
+            raise ConnectionLost("no route")
+        if call.verb == "extend":
+            return {}
+        return {i: Settled.retry(0.1) for i in range(len(call.items)) if self._rng.random() < 0.5}
+
+    async def after(self, call: Call, results: Sequence[Any]) -> Sequence[Any]:
+        if call.verb not in {"receive", "extend"} and self._rng.random() < 0.1:
+            raise ConnectionLost("the answer is lost")
+        return results
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_key_keeps_its_order_and_goes_on_while_settling_fails(
+    handler: type[Single | Raising], release: Release
+) -> None:
+    """Small limits, short times, an outage, and a broker that answers badly: nothing stands still for ever."""
+    events = 50
+    for seed in range(4):
+        rng = Random(seed)
+        ledger = Ledger(failures(rng, ["item", "retry", "reject", "transient", "timeout"], events, 0.4))
+        rig = Rig(
+            handler(ledger, seconds=rng.choice([0.0, 0.1, 1.0])),
+            traits=Traits(key_release=release, max_retry_delay=rng.choice([None, 0.0])),
+            limits=Limits(receive=10, settle=rng.choice([3, 100])),
+            ordering="key",
+            retry=Backoff(attempts=60, maximum=20.0),
+            max_processing=60.0,
+            faults=Unreliable(rng),
+            lease=10.0,
+            seed=seed,
+        )
+        flow = FlowLimits(in_flight=rng.choice([8, 200]), in_flight_bytes=rng.choice([50, 10**6]), parked=10)
+        rig.worker.options = replace(rig.worker.options, limits=flow)
+
+        async def scenario(rng: Random = rng, rig: Rig = rig) -> None:
+            async with rig.running():
+                for n in range(events):
+                    rig.publish({"n": n}, key=rng.choice("abcd"))
+                    await anyio.sleep(rng.uniform(0, 1) if rng.random() < 0.3 else 0.0)
+                with anyio.fail_after(1500):
+                    while (depth := rig.broker.depth(QUEUE)).ready + depth.delayed + depth.leased:
+                        await anyio.sleep(0.5)
+
+        on_virtual_time(scenario)
+        assert ledger.overlaps == [], f"seed {seed}"
+        assert set(ledger.order) | dead(rig) == set(range(events)), f"seed {seed}"
+        assert all(firsts(ns) == sorted(firsts(ns)) for ns in ledger.effects.values()), f"seed {seed}"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_key_goes_on_after_a_dead_letter_whose_confirmation_was_lost(release: Release) -> None:
+    """Asked again, the source no longer knows the delivery: the letter is stored, and its key must not wait for it."""
+
+    class Forgets(Faults):
+        first = True
+
+        async def after(self, call: Call, results: Sequence[Any]) -> Sequence[Any]:
+            if call.verb == "dead_letter" and self.first:
+                self.first = False
+                raise ConnectionLost("the answer is lost")
+            return results
+
+    ledger = Ledger({0: ["reject"]})
+    rig = Rig(Single(ledger), traits=Traits(key_release=release), ordering="key", faults=Forgets())
+
+    async def scenario() -> None:
+        for n in range(3):
+            rig.publish({"n": n}, key="a")
+        async with rig.running():
+            await rig.until_settled(10)
+
+    on_virtual_time(scenario)
+    assert dead(rig) == {0}
+    assert ledger.effects["a"] == [1, 2]
 
 
 def test_a_key_keeps_its_order_with_several_receives_at_once() -> None:
