@@ -83,7 +83,7 @@ class Flow:
             if was_delayed:
                 self._release(message, when)
             elif self.leases.pop(receipt) is not None:  # else it was recalled with an earlier one of its key
-                self._expire(receipt, message, when)
+                self.expire(receipt, message, when)
         self.next_due = min(self.leases.first_end(), self.delays[0][0] if self.delays else math.inf)
 
     def will_be_due(self, when: float) -> None:
@@ -109,7 +109,8 @@ class Flow:
         if self.tell is not None:
             self.told(Kind.DUE, message, now)
 
-    def _expire(self, receipt: int, message: Message, now: float) -> None:
+    def expire(self, receipt: int, message: Message, now: float) -> None:
+        """The lease of `message` has ended, and it is leased no more."""
         self.counts.expired += 1
         if self.tell is not None:
             self.told(Kind.EXPIRED, message, now, receipt=receipt)

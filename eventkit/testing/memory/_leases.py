@@ -15,10 +15,11 @@ class Leases:
     Sources use one length, and hardly ever two; an odd length costs every lookup one step while it lasts.
     """
 
-    __slots__ = ("_terms",)
+    __slots__ = ("_terms", "_twins")
 
     def __init__(self) -> None:
         self._terms: dict[float, dict[int, Message]] = {}
+        self._twins: dict[int, int] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._terms.values()))
@@ -38,7 +39,17 @@ class Leases:
             message = term.pop(receipt, None)
             if message is not None:
                 return message
-        return None
+        twin = self._twins.get(receipt) if self._twins else None
+        return next((term.pop(twin) for term in self._terms.values() if twin in term), None) if twin else None
+
+    def find(self, receipt: int) -> Message | None:
+        """What is leased under `receipt`; None if there is nothing, or it has a twin."""
+        messages = (term[receipt] for term in self._terms.values() if receipt in term)
+        return next(messages, None) if receipt not in self._twins else None
+
+    def twin(self, receipt: int, other: int) -> None:
+        """Let `other` be as good as `receipt`: one lease, which whoever comes first ends for both."""
+        self._twins[receipt], self._twins[other] = other, receipt
 
     def over(self, now: float) -> list[tuple[float, int, Message]]:
         """(end, receipt, message) of each lease that has ended at `now`. They stay until popped."""

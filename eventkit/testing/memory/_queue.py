@@ -107,20 +107,7 @@ class MemoryQueue:
             term[receipt] = message
             if message.place:
                 order.out(receipt, message, source)
-            attributes = message.attributes
-            taken.append(
-                Delivery(
-                    receipt=receipt,
-                    body=message.body,
-                    message_id=message.message_id,
-                    leased_until=leased_until,
-                    attributes=attributes.copy() if attributes else {},
-                    content_type=message.content_type,
-                    key=message.key,
-                    delivery_count=message.count if counted else None,
-                    enqueued_at=message.enqueued_at,
-                )
-            )
+            taken.append(_delivery(message, receipt, leased_until, counted=counted))
         if taken:
             flow.counts.delivered += len(taken)
             flow.will_be_due(until)
@@ -129,6 +116,39 @@ class MemoryQueue:
                     receipt = delivery.receipt
                     flow.told(Kind.DELIVERED, term[receipt], now, receipt=receipt, until=until, source=source)
         return taken
+
+    # -- what a broker does when it is not at its best ----------------------------------------------
+
+    def duplicate(self, receipt: Receipt, source: int, now: float) -> Delivery | None:
+        """Deliver what is leased under `receipt` once more, to source number `source`, under the same lease.
+
+        Both receipts are good, and the first that is used to settle makes the other stale. None when there is
+        nothing under the receipt, or it has an order that a second delivery would break.
+        """
+        flow = self._flow
+        flow.advance(now)
+        message = flow.leases.find(receipt)
+        if message is None or message.place:
+            return None
+        other = next(self._receipts)
+        flow.leases.twin(receipt, other)
+        message.count += 1
+        flow.counts.delivered += 1
+        if flow.tell is not None:
+            flow.told(Kind.DELIVERED, message, now, receipt=other, until=message.until, source=source)
+        left = message.until - now
+        counted = self.settings.traits.delivery_count != "none"
+        return _delivery(message, other, now + max(left - 1.0, left / 2), counted=counted)
+
+    def expire(self, receipt: Receipt, now: float) -> bool:
+        """End a lease before its time, as a broker does that fails over; False when there is none."""
+        flow = self._flow
+        flow.advance(now)
+        message = flow.leases.pop(receipt)
+        if message is None:
+            return False
+        flow.expire(receipt, message, now)
+        return True
 
     # -- settling and extending ----------------------------------------------------------------
 
@@ -293,6 +313,21 @@ class MemoryQueue:
         for message in [message for message in self._flow.order.waiting() if message.born + retention <= now]:
             self._flow.drop(message, now)
             self._flow.order.remove(message)
+
+
+def _delivery(message: Message, receipt: Receipt, leased_until: float, *, counted: bool) -> Delivery:
+    attributes = message.attributes
+    return Delivery(
+        receipt=receipt,
+        body=message.body,
+        message_id=message.message_id,
+        leased_until=leased_until,
+        attributes=attributes.copy() if attributes else {},
+        content_type=message.content_type,
+        key=message.key,
+        delivery_count=message.count if counted else None,
+        enqueued_at=message.enqueued_at,
+    )
 
 
 def rounded_up(delay: float, granularity: float) -> float:

@@ -1,0 +1,187 @@
+"""One worker from its start to its end, clean or not: the process of the simulation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from eventkit.errors import PermanentAdapterError
+from eventkit.spi import Address, Delivery, Demand, Extended, Letter, Receipt, Settled, Sink, Source, SourceInfo
+from eventkit.testing.memory import MemoryBroker, MemorySource, NativeMemorySource
+
+if TYPE_CHECKING:
+    from eventkit._worker import Worker
+    from eventkit.testing.simulation._world import World
+
+__all__ = ["LIFE", "Killed", "Life"]
+
+LIFE: ContextVar[Life | None] = ContextVar("eventkit_simulated_life", default=None)
+"""Whose code runs: inherited by every task a worker starts."""
+
+
+class Killed(BaseException):
+    """What a process that is no more meets wherever it touches the world."""
+
+
+class Life:
+    """A worker that may die at any time.
+
+    Once it is dead, whatever it asks of the world raises and has no effect; its own tasks unwind meanwhile,
+    which no one can see.
+    """
+
+    def __init__(self, world: World, number: int) -> None:
+        self.number = number
+        self.dead = False
+        self.frozen = False
+        self.frozen_until = 0.0
+        self.source = -1
+        self.signalled_at: float | None = None
+        self.blocked_since = 0.0
+        """Seconds it stood still since the signal."""
+        self.worker: Worker | None = None
+        self._world = world
+        self._died = anyio.Event()
+        self._scope = anyio.CancelScope()
+
+    async def live(self) -> None:
+        """Run one worker to its end."""
+        LIFE.set(self)
+        self._world.note(self, "starts")
+        how = "ends"
+        with self._scope:
+            try:
+                self.worker = self._world.make_worker(self)
+                await self.worker.run(abandon=self.exit)
+            except PermanentAdapterError as exc:
+                how = f"ends: {exc}"
+                if not self._world.may_fail(exc):
+                    self._world.violate("I15", f"worker {self.number} fell over: {exc}")
+            except BaseException as exc:
+                if not self.dead:
+                    self._world.violate("I15", f"worker {self.number} fell over: {type(exc).__name__}: {exc}")
+        if not self.dead:
+            self._world.note(self, how)
+            if self.signalled_at is not None:
+                self._world.ledger.drained(self, self.signalled_at, self.blocked_since)
+        self._world.ledger.ended(self)
+        self.dead = True
+
+    def signal(self) -> None:
+        """SIGTERM; the second ends at once."""
+        if self.worker is None or self.dead:
+            return
+        if self.signalled_at is None:
+            self.signalled_at = now = anyio.current_time()
+            self.blocked_since = max(0.0, self.frozen_until - now)
+            self.worker.drain("SIGTERM")
+        else:
+            self.worker.stop()
+
+    def exit(self) -> None:
+        """End the process although a handler still runs, at the end of a drain."""
+        if self.signalled_at is not None and not self.dead:
+            self._world.ledger.drained(self, self.signalled_at, self.blocked_since)
+        self.kill("exits")
+
+    def kill(self, how: str = "is killed") -> None:
+        """SIGKILL: from here on it can do nothing."""
+        if not self.dead:
+            self._world.note(self, how)
+            self.dead = True
+            self._world.ledger.ended(self)
+            self._died.set()
+            self._scope.cancel()
+            self._world.nemesis.thaw(self)
+
+    def check(self) -> None:
+        """Raise Killed if it is dead."""
+        if self.dead:
+            raise Killed
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, at most until it dies. Raises Killed when it has."""
+        self.check()
+        with anyio.move_on_after(seconds):
+            await self._died.wait()
+        self.check()
+
+
+class LifeAdapter:
+    """The adapter of one life: its sources and sinks end with it."""
+
+    def __init__(self, world: World, life: Life) -> None:
+        self._world = world
+        self._life = life
+
+    def open_source(self, address: Address, demand: Demand) -> AbstractAsyncContextManager[Source]:
+        """See `Adapter`."""
+        return self._source(self._world.broker, address.host, demand)
+
+    @asynccontextmanager
+    async def _source(self, broker: MemoryBroker, queue: str, demand: Demand) -> AsyncIterator[Source]:
+        async with broker.source(queue, demand) as source:
+            self._life.source = source.number
+            self._world.born(self._life)
+            kind = NativeMortalSource if isinstance(source, NativeMemorySource) else MortalSource
+            yield kind(source, self._world, self._life)
+
+    def open_sink(self, address: Address) -> AbstractAsyncContextManager[Sink]:
+        """See `Adapter`."""
+        return self._sink(self._world.broker, address.host)
+
+    @asynccontextmanager
+    async def _sink(self, broker: MemoryBroker, queue: str) -> AsyncIterator[Sink]:
+        async with broker.sink(queue) as sink:
+            yield sink
+
+
+class MortalSource:
+    """The source of one life. Faults of calls are injected below it, by the broker."""
+
+    def __init__(self, source: MemorySource, world: World, life: Life) -> None:
+        self.info: SourceInfo = source.info
+        self._source = source
+        self._world = world
+        self._life = life
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """See `Source`."""
+        self._world.ledger.receiving(self._life, limit)
+        if self._world.faults.says_empty():
+            await self._life.sleep(wait * 0.1)
+            return []
+        deliveries = await self._source.receive(limit, wait)
+        self._world.ledger.received(self._life, deliveries)
+        return deliveries
+
+    async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:
+        """See `Source`."""
+        return await self._source.ack(receipts)
+
+    async def nack(self, items: Sequence[tuple[Receipt, float]]) -> Sequence[Settled]:
+        """See `Source`."""
+        return await self._source.nack(items)
+
+    async def extend(self, receipts: Sequence[Receipt], lease: float) -> Sequence[Extended | Settled]:
+        """See `Source`."""
+        return await self._source.extend(receipts, lease)
+
+    def stop(self) -> None:
+        """See `Source`."""
+        self._life.check()
+        self._source.stop()
+
+
+class NativeMortalSource(MortalSource):
+    """The source of one life at a queue that dead-letters by itself."""
+
+    async def dead_letter(self, letters: Sequence[Letter]) -> Sequence[Settled]:
+        """See `NativeDeadLetter`."""
+        source: Any = self._source
+        result: Sequence[Settled] = await source.dead_letter(letters)
+        return result
