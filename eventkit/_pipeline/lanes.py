@@ -133,17 +133,23 @@ class Lanes:
 
     def enter(self, entry: InFlight) -> None:
         """Hand an event to its handler, when its turn comes: in the order in which its key's events first came."""
+        if (lane := self.line_up(entry)) is None:
+            self._offer(entry)
+        else:
+            self._pump(lane)
+
+    def line_up(self, entry: InFlight) -> Lane | None:
+        """Let an event wait in its lane, and nothing more; None when it has no order to keep."""
         key = entry.delivery.key
         if not self.ordered or key is None:
-            self._offer(entry)
-            return
+            return None
         lane = self._lanes.get(key)
         if lane is None or (lane.away and self._is_over(lane)):
             lane = self._lanes[key] = Lane(key)
         entry.lane, entry.place = lane, lane.place_of(entry)
         lane.came(entry)
         lane.wait(entry)
-        self._pump(lane)
+        return lane
 
     def is_free(self, entry: InFlight) -> bool:
         """Whether an event that comes now would be handed on at once."""

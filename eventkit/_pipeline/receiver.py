@@ -92,6 +92,8 @@ class Admission:
         if self._judge.draining:
             self._judge.released(entry, "drain")
         elif entry.leased_until <= now:
+            # It will come again, and what follows in its key has to wait for it.
+            self._lanes.line_up(entry)
             self._judge.lost(entry)
         else:
             self._judge.skipped(entry, ALREADY_HANDLED)

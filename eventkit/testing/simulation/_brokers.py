@@ -13,6 +13,7 @@ __all__ = ["BROKERS"]
 
 _TEN: Final = Limits(receive=10, concurrent_receives=2, settle=10, extend=10, publish=10)
 _LINK: Final = Limits(receive=50, concurrent_receives=2, settle=16, extend=16, publish=50)
+_SESSION: Final = Limits(receive=50, concurrent_receives=1, settle=16, extend=16, publish=50)
 _STREAM: Final = Limits(receive=100, concurrent_receives=1, settle=1000, extend=1000, publish=1000)
 
 _SQLITE: Final = Traits(delay_granularity=0.001, key_release="hold")
@@ -32,7 +33,7 @@ BROKERS: Final[dict[str, Settings]] = {
     "sqs": Settings(traits=_SQS, limits=_TEN, native_dead_letter=False),
     "fifo": Settings(traits=replace(_SQS, key_release="followers"), limits=_TEN, native_dead_letter=False),
     "servicebus": Settings(traits=_SERVICE_BUS, limits=_LINK),
-    "sessions": Settings(traits=replace(_SERVICE_BUS, key_release="hold"), limits=_LINK),
+    "sessions": Settings(traits=replace(_SERVICE_BUS, key_release="hold"), limits=_SESSION),
     "pubsub": Settings(traits=_PUBSUB, limits=_STREAM, lease_max=600.0, native_dead_letter=False),
     "pubsub-exactly-once": Settings(traits=_EXACTLY_ONCE, limits=_STREAM, lease_max=600.0, native_dead_letter=False),
     "pubsub-ordered": Settings(

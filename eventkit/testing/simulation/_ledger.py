@@ -83,8 +83,13 @@ class Fate(msgspec.Struct, eq=False):
 
     @property
     def decided(self) -> bool:
-        """Handled, skipped or dead: what follows in its key may run."""
+        """Handled, skipped or dead."""
         return bool(self.successes or self.skipped or self.dead)
+
+    @property
+    def passable(self) -> bool:
+        """What follows in its key may run: it is decided, or no handler would see it."""
+        return self.decided or self.maimed or self.role in {"undecodable", "unroutable"}
 
 
 class Call(msgspec.Struct, eq=False):
@@ -288,7 +293,7 @@ class Ledger:
             if self._plan.on_key_failure == "skip":
                 continue
             for before in self._keys[fate.key][: fate.place]:
-                if not before.decided and before not in fates[:position]:
+                if not before.passable and before not in fates[:position]:
                     self._violate("I8", f"event {fate.index} starts before {before.index} of its key is decided")
 
     def _run_of(self, events: Sequence[Event[Any]]) -> _Run:
@@ -378,9 +383,9 @@ class Ledger:
             self._violate("I1", f"{name} is neither acked nor dead")
         elif fate.bad and not fate.dead:
             self._violate("I6", f"{name} is bad, and was acked")
-        elif fate.good and fate.dead and not fate.failures and not fate.maimed:
+        elif fate.good and fate.dead and not (fate.failures or fate.rejected or fate.maimed):
             self._violate("I6", f"{name} is good, and among the dead letters: {fate.reasons}")
-        elif fate.good and not fate.dead and not fate.successes and not fate.maimed:
+        elif fate.good and not fate.dead and not (fate.successes or fate.skipped):
             self._violate("I3", f"{name} was never handled")
         if self._calm and fate.successes > 1:
             self._violate("I11", f"{name} was handled {fate.successes} times, and nothing went wrong")

@@ -18,6 +18,8 @@ Size: TypeAlias = Literal["small", "large"]
 
 _UNORDERED_ONLY: Final = {"duplicate"}
 _WITHOUT_COUNT: Final = {"count_inflated"}
+_IN_ORDER_ONLY_IF_RECEIVED: Final = {"receive_lost"}
+"""A source that brings later events of a key while earlier ones are out cannot lose a reply and stay in order."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +143,7 @@ def _faults(rng: Random, broker: str, workers: int, share: float, *, quiet: bool
     for name, switch in SWITCHES.items():
         exists = not (
             (name in _UNORDERED_ONLY and traits.key_release != "none")
+            or (name in _IN_ORDER_ONLY_IF_RECEIVED and traits.key_release in {"hold", "redelivers"})
             or (name in _WITHOUT_COUNT and traits.delivery_count != "approximate")
         )
         if exists and switch.where != "world":
