@@ -165,10 +165,10 @@ class Lanes:
 
     def done(self, entry: InFlight) -> None:
         """The event is decided for good: handled, skipped or stored among the dead letters."""
+        if self._release_policy == "redelivers" and self.ordered and entry.delivery.key is not None:
+            self._remember(entry.delivery.message_id)
         if (lane := self._leave(entry)) is not None:
             lane.away.pop(entry.delivery.message_id, None)
-            if self._release_policy == "redelivers":
-                self._remember(entry.delivery.message_id)
             self._pump(lane)
 
     def parked(self, entry: InFlight) -> None:

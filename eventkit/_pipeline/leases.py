@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from eventkit._pipeline.calls import Calls
 from eventkit._pipeline.executor import Cause, Slot
 from eventkit._pipeline.inflight import GONE, HELD, PARKED, SETTLING, InFlight, Table
 from eventkit._pipeline.wakeup import Waiters
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Keeper"]
 
 SHORTEST_NAP = 0.005
-CALL_LIMIT = 5.0
 STUCK_AFTER = 5.0
 """Seconds after its cancellation at which a call that still runs is reported."""
 
@@ -35,9 +35,12 @@ class Keeper:
     judge: Judge
     flow: Flow
 
-    def __init__(self, *, source: Source, table: Table, slots: Sequence[Slot], emit: Fanout, lease: float) -> None:
+    def __init__(
+        self, *, source: Source, table: Table, slots: Sequence[Slot], emit: Fanout, calls: Calls, lease: float
+    ) -> None:
         self.wake_at = -math.inf
         self._source = source
+        self._calls = calls
         self._table = table
         self._slots = slots
         self._emit = emit
@@ -153,7 +156,7 @@ class Keeper:
 
     async def _extend(self, entries: list[InFlight]) -> None:
         cause = "no answer in time"
-        with anyio.move_on_after(CALL_LIMIT, shield=True):
+        with self._calls.limited():
             try:
                 results = await self._source.extend([entry.delivery.receipt for entry in entries], self._lease)
             except AdapterError as exc:

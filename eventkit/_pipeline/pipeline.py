@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from eventkit._codec import Codec
 from eventkit._config import Options
 from eventkit._pipeline.bisector import BatchRunner
+from eventkit._pipeline.calls import Calls
 from eventkit._pipeline.counters import Counters
 from eventkit._pipeline.executor import Cause, Slot, Work
 from eventkit._pipeline.flow import Flow
@@ -76,7 +77,10 @@ class Pipeline:
         room = Waiters()
         slots: list[Slot] = []
         self._slots = slots
-        keeper = self._keeper = Keeper(source=source, table=table, slots=slots, emit=emit, lease=options.lease)
+        calls = self._calls = Calls()
+        keeper = self._keeper = Keeper(
+            source=source, table=table, slots=slots, emit=emit, calls=calls, lease=options.lease
+        )
         judge = self._judge = Judge(
             info=source.info,
             table=table,
@@ -115,6 +119,7 @@ class Pipeline:
             counters=self.counters,
             room=room,
             emit=emit,
+            calls=calls,
         )
         # The stages know one another in both directions; these are the ways back.
         judge.lanes, judge.settler, judge.flow = lanes, settler, flow
@@ -217,6 +222,7 @@ class Pipeline:
         self._give_back()
         await self._until_done(started + budget, stop_early=True)
         self._cut_calls()
+        self._calls.end_by(anyio.current_time() + FLUSH)
         await self._until_done(anyio.current_time() + FLUSH)
         self.stuck = self._report_stuck()
         self._emit(DrainEnded(seconds=anyio.current_time() - started, cut=self.cut))

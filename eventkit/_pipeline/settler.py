@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 from anyio.abc import TaskGroup
 
+from eventkit._pipeline.calls import CALL_LIMIT, Calls
 from eventkit._pipeline.counters import Counters
 from eventkit._pipeline.inflight import SETTLING, InFlight, Table
 from eventkit._pipeline.outbox import Outbox
@@ -26,7 +27,6 @@ __all__ = ["LETTER_ATTRIBUTE", "Settler"]
 LETTER_ATTRIBUTE = "eventkit-dead-letter"
 """The one attribute a dead letter in a sink carries beside those of its original."""
 
-CALL_LIMIT = 5.0
 ACK_SENDERS = 4
 LETTER_SENDERS = 2
 REPEAT_FIRST = 0.05
@@ -50,8 +50,10 @@ class Settler:
         counters: Counters,
         room: Waiters,
         emit: Fanout,
+        calls: Calls,
     ) -> None:
         self._source = source
+        self._calls = calls
         self._letters_to = letters_to
         self._table = table
         self._history = history
@@ -122,8 +124,8 @@ class Settler:
         """The answers, one an event; UNKNOWN for all when the call failed or took too long."""
         for entry in group:
             entry.sent = True
-        cause = f"no answer within {CALL_LIMIT:g} s"
-        with anyio.move_on_after(CALL_LIMIT, shield=True):
+        cause = f"no answer within {CALL_LIMIT:g} s, or by the end of the drain"
+        with self._calls.limited():
             try:
                 return await call
             except AdapterError as exc:
@@ -197,10 +199,10 @@ class Settler:
         now = anyio.current_time()
         delay = max(after, min(REPEAT_FIRST * 2.0**entry.repeats, REPEAT_LONGEST))
         entry.repeats += 1
-        if now + delay < entry.leased_until:
+        if now + delay < min(entry.leased_until, self._calls.last):
             outbox.put_later(entry, now + delay)
             return
-        self._emit(SettleFailed(verb=outbox.verb, events=1, final=True, cause="the lease ends before an answer"))
+        self._emit(SettleFailed(verb=outbox.verb, events=1, final=True, cause="the lease, or the drain, ends before an answer"))
         self._counters.settle_unknown += 1
         self._table.remove(entry)
         self.judge.lanes.went_back(entry)

@@ -138,7 +138,8 @@ class Ledger:
         self._running: dict[int, list[Call]] = {}
         self._runs: dict[int, tuple[Event[Any], _Run]] = {}
         self._batches = plan.handlers in {"batch", "both"}
-        self._calm = CALM.issuperset(plan.faults)
+        recalls = plan.keys and plan.traits.key_release == "redelivers"
+        self._calm = CALM.issuperset(plan.faults) and not recalls
         self._exact = self._calm and plan.workers == 1 and plan.counted
         self._counts_failures = plan.counted and not {"duplicate", "letter_refused"} & set(plan.faults)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from eventkit._pipeline.executor import inline
 from eventkit._pipeline.settler import LETTER_ATTRIBUTE
-from eventkit._telemetry.records import DrainStarted, GateClosed, GateProbed, Level, Record
+from eventkit._telemetry.records import BatchBisected, DrainStarted, GateClosed, GateProbed, Level, Record
 from eventkit._worker import Worker
 from eventkit.errors import AccessDenied
 from eventkit.spi import DONE, Settled
@@ -244,7 +244,7 @@ class World:
     def told(self, life: Life, record: Record) -> None:
         """A worker has reported something."""
         self.note(life, record)
-        if isinstance(record, GateClosed | GateProbed | DrainStarted):
+        if isinstance(record, BatchBisected | GateClosed | GateProbed | DrainStarted):
             self.ledger.settled_all()
 
     def _changed(self, change: Change) -> None:
