@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Judge"]
 
+REFUSED_LETTER_DELAY = 60.0
+"""Seconds until an event whose dead letter nobody would take is delivered again."""
+
 SHOWN = 200
 """Characters of an id or a reason in a dead letter's detail."""
 
@@ -214,6 +217,15 @@ class Judge:
         delay = self._bounded(self._retry.delay(attempt, self._rng) if after is None else after)
         name, message = describe_error(error)
         self._emit(EventRetried(**self._about(entry), delay=delay, error=name, message=message))
+        self._back_after(entry, delay)
+
+    def letter_refused(self, entry: InFlight) -> None:
+        """Nobody would take its dead letter: the event comes again, and may be refused again, but not at once."""
+        longest = self._longest_delay
+        self._back_after(entry, REFUSED_LETTER_DELAY if longest is None else min(REFUSED_LETTER_DELAY, longest))
+
+    def _back_after(self, entry: InFlight, delay: float) -> None:
+        """Give the event back with a delay; where the source cannot delay, it waits parked."""
         if self._info.traits.max_retry_delay == 0 and delay > 0:
             self.park(entry, anyio.current_time() + delay, rerun=False)
         else:

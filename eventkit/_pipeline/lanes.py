@@ -207,6 +207,14 @@ class Lanes:
             self._await(lane, entry)
         self._pump(lane)
 
+    def stays_out(self, entry: InFlight) -> None:
+        """The source refused to take the event back: it comes when its lease has ended, and not before."""
+        lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
+        away = lane.away.get(entry.delivery.message_id) if lane is not None else None
+        if lane is not None and away is not None:
+            end = entry.leased_until + LEASE_MARGIN
+            lane.away[entry.delivery.message_id] = away._replace(due=end, lease_end=end)
+
     def left(self, entry: InFlight) -> None:
         """The call in which the event's lease was lost has ended: until then its key was busy."""
         if (lane := self._leave(entry)) is not None:

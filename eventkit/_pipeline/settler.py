@@ -31,8 +31,6 @@ ACK_SENDERS = 4
 LETTER_SENDERS = 2
 REPEAT_FIRST = 0.05
 REPEAT_LONGEST = 2.0
-REFUSED_LETTER_DELAY = 60.0
-"""Seconds until an event whose dead letter nobody would take is delivered again."""
 
 
 class Settler:
@@ -189,10 +187,11 @@ class Settler:
         self._emit(SettleFailed(verb=outbox.verb, events=1, final=True, cause=cause))
         if outbox is self._letters:
             entry.letter = None
-            self.nack(entry, REFUSED_LETTER_DELAY)
-            self.judge.lanes.went_back(entry)
-        else:
-            self._table.remove(entry)
+            self.judge.letter_refused(entry)
+            return
+        self._table.remove(entry)
+        if outbox is self._nacks:
+            self.judge.lanes.stays_out(entry)
 
     def _repeat(self, outbox: Outbox, entry: InFlight, after: float) -> None:
         """Send it once more while the lease lives; then it is unknown what became of it."""

@@ -99,10 +99,12 @@ class Cast:
             await self._dwell(life, call)
         except anyio.get_cancelled_exc_class():
             self._world.note(life, "is cut at", *[fate.index for fate in call.fates])
-            if ledger.late(call) and (len(events) == 1 or self._plan.on_raise == "whole"):
-                for event in events:
+            late = ledger.late(call) and (len(events) == 1 or self._plan.on_raise == "whole")
+            swallowed = await self._swallows(life, call)
+            for event in events if late else ():
+                if ledger.holds(event):
                     ledger.failed(event)
-            if not await self._swallows(life, call):
+            if not swallowed:
                 raise
             if self._rng.random() < 0.5:
                 raise BadError("made of a cancellation") from None

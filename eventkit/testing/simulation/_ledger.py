@@ -116,6 +116,7 @@ class _Lease(msgspec.Struct, eq=False):
     since: float
     until: float
     size: int
+    arrived: bool = False
 
 
 class Ledger:
@@ -180,7 +181,8 @@ class Ledger:
                     self.open += 1
                 self.expired += change.kind is Kind.EXPIRED
             case Kind.STALE:
-                self.stale += 1
+                # An extension may cross with the settlement of the same delivery.
+                self.stale += change.reason != "extend"
             case Kind.DROPPED:
                 self._violate("I1", f"event {change.message_id} was dropped by the broker")
             case _:
@@ -219,13 +221,16 @@ class Ledger:
         """A worker asks for more."""
         if self._plan.in_flight_bytes > 1_000_000 or not self._calm or self._plan.ordering == "key":
             return
-        held = sum(lease.size for lease in self._held(life.source) if not lease.fate.failures)
+        held = sum(lease.size for lease in self._held(life.source) if lease.arrived and not lease.fate.failures)
         if held >= self._plan.in_flight_bytes:
             most = self._plan.in_flight_bytes
             self._violate("I12", f"worker {life.number} receives {limit} more with {held} of {most} bytes in hand")
 
     def received(self, life: Life, deliveries: Sequence[Delivery]) -> None:
         """A worker was handed deliveries."""
+        for delivery in deliveries:
+            if (lease := self._leases.get(delivery.receipt)) is not None:
+                lease.arrived = True
         if not deliveries or not self._calm:
             return
         held = len(self._held(life.source))
@@ -357,6 +362,11 @@ class Ledger:
         running = self._running.get(call.life.number)
         if running is not None and call in running:
             running.remove(call)
+
+    def holds(self, event: Event[Any]) -> bool:
+        """Whether the delivery of this event is still leased."""
+        lease = self._leases.get(event.delivery.receipt)
+        return lease is not None and lease.until > self._clock()
 
     def late(self, call: Call) -> bool:
         """Whether a call that was cancelled had run for all its time."""
