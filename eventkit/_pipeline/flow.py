@@ -123,10 +123,15 @@ class Flow:
             return None
         return entry.route.offer(entry)
 
-    def tick(self, now: float) -> None:
-        """Start a probe when one is due: the event in hand that waited longest, else a receive of one."""
-        if not self.gate.probe_due(now):
-            return
+    def tick(self, now: float) -> float:
+        """Do what time demands of gate and lanes; when it will demand something again."""
+        if self.gate.probe_due(now):
+            self._probe(now)
+        due = self.lanes.tick(now)
+        return min(due, self.gate.probe_at) if self.gate.closed and not self.gate.probing else due
+
+    def _probe(self, now: float) -> None:
+        """Start a probe: the event in hand that waited longest, else a receive of one."""
         self.gate.probing = True
         waiting = [entry for entry in self._table.entries.values() if entry.state is PARKED and entry.rerun]
         if waiting:

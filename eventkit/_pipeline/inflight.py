@@ -55,6 +55,8 @@ class InFlight(msgspec.Struct, eq=False):
     expires: float
     """End of `max_processing`: it is not extended past this."""
     attempt: int
+    asked_at: float
+    """When its receive began: the source leased it then, or later."""
     state: State = HELD
     event: Event[Any] | None = None
     route: Route | None = None
@@ -92,8 +94,10 @@ class Table:
         """Deliveries that count against the in-flight limit: all but the parked."""
         return len(self.entries) - self.parked
 
-    def register(self, delivery: Delivery, now: float, max_processing: float) -> InFlight:
-        """Take a delivery in."""
+    def register(
+        self, delivery: Delivery, now: float, max_processing: float, asked_at: float | None = None
+    ) -> InFlight:
+        """Take a delivery in; `asked_at` is when its receive began, which may be long before it came."""
         number = self._number = self._number + 1
         size = len(delivery.body)
         until = delivery.leased_until
@@ -106,6 +110,7 @@ class Table:
             now + (until - now) / 3,
             now + max_processing,
             delivery.delivery_count or 0,
+            now if asked_at is None else asked_at,
         )
         self.bytes += size
         return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -19,6 +20,12 @@ __all__ = ["Lane", "Lanes"]
 REMEMBERED = 10_000
 """Acknowledged message ids kept, for sources that bring later events of a key again."""
 
+LONGEST_RECEIVE = 60.0
+"""Seconds after which a receive has surely brought what it brings."""
+
+DOUBT = 10.0
+"""Seconds an event is waited for that is most likely a dead letter, but may come again."""
+
 LEASE_MARGIN = 1.0
 """Seconds a lease may last at the source after it has ended for us."""
 
@@ -34,8 +41,9 @@ class _Away(NamedTuple):
     awaited: bool = True
     """Cleared when it seems not to come any more; if it comes after all, it still has its place."""
 
-    def has_arrived(self, now: float) -> bool:
-        return self.entry.state is not SETTLING and self.lease_end <= now
+    def has_arrived(self, when: float) -> bool:
+        """Whether it was back at the source at that time: what was asked for then or later comes after it."""
+        return self.entry.state is not SETTLING and self.lease_end <= when
 
 
 class Lane:
@@ -84,8 +92,8 @@ class Lane:
         if back is None:
             return
         # The source keeps the order: what was to come before it, and did not, will not come any more.
-        now = entry.received_at
-        self.give_up(lambda away: away.place < back.place and away.has_arrived(now) and away.due <= now)
+        asked_at = entry.asked_at
+        self.give_up(lambda away: away.place < back.place and away.has_arrived(asked_at) and away.due <= asked_at)
 
     def give_up(self, hopeless: Callable[[_Away], bool]) -> None:
         """Let nobody wait for these any more."""
@@ -125,6 +133,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._fading: deque[Lane] = deque()
         """Empty lanes of whose events some may not be back at the source."""
+        self._doubted: deque[tuple[float, Lane, InFlight]] = deque()
         self.acked: dict[str, None] = {}
 
     def already_acked(self, entry: InFlight) -> bool:
@@ -144,7 +153,7 @@ class Lanes:
         if not self.ordered or key is None:
             return None
         lane = self._lanes.get(key)
-        if lane is None or (lane.away and self._is_over(lane)):
+        if lane is None or (lane.away and _is_over(lane, entry.asked_at)):
             lane = self._lanes[key] = Lane(key)
         entry.lane, entry.place = lane, lane.place_of(entry)
         lane.came(entry)
@@ -154,7 +163,7 @@ class Lanes:
     def is_free(self, entry: InFlight) -> bool:
         """Whether an event that comes now would be handed on at once."""
         lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
-        if lane is None or self._is_over(lane):
+        if lane is None or _is_over(lane, entry.asked_at):
             return True
         place = lane.place_of(entry)
         return not lane.busy and not lane.awaits(place) and all(place < first.place for first in _first(lane))
@@ -206,6 +215,21 @@ class Lanes:
         if self.blocks:
             self._await(lane, entry)
         self._pump(lane)
+
+    def may_be_dead(self, entry: InFlight) -> None:
+        """Its lease is gone and its dead letter perhaps stored: it either comes again soon, or never."""
+        lane = entry.lane
+        self.went_back(entry)
+        if self.blocks and lane is not None:
+            self._doubted.append((self._clock() + DOUBT, lane, entry))
+
+    def tick(self, now: float) -> float:
+        """Wait no longer for what most likely is a dead letter; when to ask again, on the loop's clock."""
+        while self._doubted and self._doubted[0][0] <= now:
+            _, lane, entry = self._doubted.popleft()
+            lane.give_up(lambda away, entry=entry: away.entry is entry)  # type: ignore[misc]
+            self._pump(lane)
+        return self._doubted[0][0] if self._doubted else math.inf
 
     def stays_out(self, entry: InFlight) -> None:
         """The source refused to take the event back: it comes when its lease has ended, and not before."""
@@ -297,7 +321,7 @@ class Lanes:
     def _send_away(self, lane: Lane, entry: InFlight, now: float) -> None:
         older = lane.away.pop(entry.delivery.message_id, None)
         place = entry.place if older is None else min(entry.place, older.place)
-        lease_end = entry.leased_until + LEASE_MARGIN if entry.state is GONE else 0.0
+        lease_end = entry.leased_until + LEASE_MARGIN if entry.state is GONE else -math.inf
         lane.away[entry.delivery.message_id] = _Away(entry, place, max(now + entry.delay, lease_end), lease_end)
 
     def _recall(self, lane: Lane, head: InFlight) -> None:
@@ -320,21 +344,16 @@ class Lanes:
             self._release(entry, "behind a failed event of its key")
             self._send_away(lane, entry, now)
 
-    def _is_over(self, lane: Lane) -> bool:
-        """Nothing of the key is in hand, and nothing can come before its turn any more."""
-        if lane.busy or lane.waiting:
-            return False
-        now = self._clock() if lane.away else 0.0
-        return all(away.has_arrived(now) for away in lane.away.values())
-
     def _drop_if_over(self, lane: Lane) -> None:
         if lane.busy or lane.waiting or self._lanes.get(lane.key) is not lane:
             return
-        if self._is_over(lane):
+        # A receive may have begun that long ago, and still bring what was leased before these were back.
+        when = self._clock() - LONGEST_RECEIVE if lane.away else 0.0
+        if _is_over(lane, when):
             del self._lanes[lane.key]
             return
         self._fading.append(lane)
-        while (oldest := self._fading[0]) is not lane and (oldest.busy or oldest.waiting or self._is_over(oldest)):
+        while (oldest := self._fading[0]) is not lane and (oldest.busy or oldest.waiting or _is_over(oldest, when)):
             self._fading.popleft()
             self._drop_if_over(oldest)
 
@@ -342,6 +361,11 @@ class Lanes:
         self.acked[message_id] = None
         if len(self.acked) > REMEMBERED:
             del self.acked[next(iter(self.acked))]
+
+
+def _is_over(lane: Lane, when: float) -> bool:
+    """Nothing of the key is in hand, and what was asked for at `when` or later cannot come before its turn."""
+    return not lane.busy and not lane.waiting and all(away.has_arrived(when) for away in lane.away.values())
 
 
 def _first(lane: Lane) -> Iterable[InFlight]:

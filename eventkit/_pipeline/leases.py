@@ -78,9 +78,7 @@ class Keeper:
         for slot in self._slots:
             if slot.entries:
                 due = min(due, self._look_at_call(slot, now))
-        self.flow.tick(now)
-        if self.flow.gate.closed and not self.flow.gate.probing:
-            due = min(due, self.flow.gate.probe_at)
+        due = min(due, self.flow.tick(now))
         for entry in list(self._table.entries.values()):
             if entry.state is not GONE:
                 due = min(due, self._look_at(entry, now))

@@ -68,9 +68,9 @@ class Admission:
         self._max_processing = max_processing
         self._unroutable = unroutable
 
-    def admit(self, delivery: Delivery, now: float) -> None:
-        """Take one delivery in."""
-        entry = self._table.register(delivery, now, self._max_processing)
+    def admit(self, delivery: Delivery, now: float, asked_at: float) -> None:
+        """Take one delivery in, of a receive that began at `asked_at`."""
+        entry = self._table.register(delivery, now, self._max_processing, asked_at)
         if entry.extend_at < self._keeper.wake_at:
             self._keeper.wake(entry.extend_at)
         if self._history.known or not entry.attempt:
@@ -184,7 +184,7 @@ class Receiver:
                 await self._pause_after(exc, failures)
                 continue
             failures = 0
-            await self._admit(deliveries)
+            await self._admit(deliveries, started)
             hasty = not deliveries and anyio.current_time() - started < IDLE_FIRST
             idle = idle + 1 if hasty else 0
             if idle:
@@ -210,12 +210,12 @@ class Receiver:
             self._reserved -= permits
             self.receiving -= 1
 
-    async def _admit(self, deliveries: Sequence[Delivery]) -> None:
+    async def _admit(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
         now = rested = anyio.current_time()
         self._counters.received += len(deliveries)
         admit = self._admission.admit
         for number, delivery in enumerate(deliveries, 1):
-            admit(delivery, now)
+            admit(delivery, now, asked_at)
             if number % CLOCK_EVERY == 0 and (now := anyio.current_time()) - rested > BUSY_SECONDS:
                 await anyio.lowlevel.checkpoint()
                 rested = now

@@ -170,8 +170,7 @@ class Settler:
             case SettledKind.LOST if entry.unknown:
                 self._counters.settle_unknown += 1
                 self._table.remove(entry)
-                # A dead letter whose first answer was lost: most likely it is stored, and its key must go on.
-                self.judge.lanes.left(entry)
+                self.judge.lanes.may_be_dead(entry)
             case SettledKind.LOST:
                 self.judge.lost(entry)
             case SettledKind.REFUSED:

@@ -594,7 +594,7 @@ def test_a_key_keeps_its_order_and_goes_on_while_settling_fails(
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_key_goes_on_after_a_dead_letter_whose_confirmation_was_lost(release: Release) -> None:
-    """Asked again, the source no longer knows the delivery: the letter is stored, and its key must not wait for it."""
+    """Asked again, the source no longer knows the delivery: the letter is stored, and its key must not wait for ever."""
 
     class Forgets(Faults):
         first = True
@@ -612,7 +612,7 @@ def test_a_key_goes_on_after_a_dead_letter_whose_confirmation_was_lost(release: 
         for n in range(3):
             rig.publish({"n": n}, key="a")
         async with rig.running():
-            await rig.until_settled(10)
+            await rig.until_settled(20)
 
     on_virtual_time(scenario)
     assert dead(rig) == {0}

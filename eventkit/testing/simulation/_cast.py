@@ -102,8 +102,7 @@ class Cast:
             late = ledger.late(call) and (len(events) == 1 or self._plan.on_raise == "whole")
             swallowed = await self._swallows(life, call)
             for event in events if late else ():
-                if ledger.holds(event):
-                    ledger.failed(event)
+                ledger.timed_out(event)
             if not swallowed:
                 raise
             if self._rng.random() < 0.5:
@@ -254,9 +253,9 @@ class Cast:
         ledger = self._world.ledger
         match error:
             case Skip():
-                ledger.skipped(event)
+                ledger.skipped(call, event)
             case Reject():
-                ledger.rejected(event)
+                ledger.rejected(call, event)
             case ConnectionError():
                 ledger.outage(call)
             case _:

@@ -69,6 +69,8 @@ class Fate(msgspec.Struct, eq=False):
     """Deliveries in which it failed directly."""
     failed_under: Any = None
     """The delivery of its last direct failure."""
+    timed_out: bool = False
+    """A call with it alone was cut at the end of its time."""
     skipped: bool = False
     rejected: bool = False
     maimed: bool = False
@@ -137,7 +139,7 @@ class Ledger:
         self._keys: dict[str, list[Fate]] = {}
         self._leases: dict[Any, _Lease] = {}
         self._running: dict[int, list[Call]] = {}
-        self._runs: dict[int, tuple[Event[Any], _Run]] = {}
+        self._runs: dict[int, dict[int, tuple[Event[Any], _Run]]] = {}
         self._batches = plan.handlers in {"batch", "both"}
         recalls = plan.keys and plan.traits.key_release == "redelivers"
         self._calm = CALM.issuperset(plan.faults) and not recalls
@@ -208,7 +210,7 @@ class Ledger:
             self._violate("I6", f"event {fate.index}: ids of its dead letters for {reason!r}: {ids[reason]}")
         if len(ids[reason]) > 1 and self._calm:
             self._violate("I6", f"event {fate.index} was dead-lettered {len(ids[reason])} times, and nothing went wrong")
-        if not (fate.failures or fate.rejected or fate.maimed or fate.role in {"undecodable", "unroutable"}):
+        if not (fate.failures or fate.timed_out or fate.rejected or fate.maimed or fate.role in {"undecodable", "unroutable"}):
             self._violate("I7", f"event {fate.index} ({fate.role}) was dead-lettered ({reason}) and never failed alone")
         if reason == "attempts" and self._exact and fate.failures != self._plan.attempts:
             self._violate(
@@ -255,10 +257,11 @@ class Ledger:
     def ended(self, life: Life) -> None:
         """A worker is no more."""
         self._running.pop(life.number, None)
+        self._runs.pop(life.number, None)
 
-    def settled_all(self) -> None:
-        """Forget which calls belong together: what was not decided starts anew."""
-        self._runs.clear()
+    def begun_anew(self, life: Life) -> None:
+        """Which calls belong together is forgotten: what was not decided starts anew."""
+        self._runs.pop(life.number, None)
 
     # -- the handlers --------------------------------------------------------------------------------
 
@@ -272,7 +275,7 @@ class Ledger:
             self._check_attempt(event, fate)
         if self._plan.ordering == "key":
             self._check_order(life, fates)
-        run = self._run_of(events)
+        run = self._run_of(life, events)
         call = Call(life, events, fates, now, run)
         self._running.setdefault(life.number, []).append(call)
         return call
@@ -302,16 +305,17 @@ class Ledger:
                 if not before.passable and before not in fates[:position]:
                     self._violate("I8", f"event {fate.index} starts before {before.index} of its key is decided")
 
-    def _run_of(self, events: Sequence[Event[Any]]) -> _Run:
+    def _run_of(self, life: Life, events: Sequence[Event[Any]]) -> _Run:
         """The batch that these events are called for: their own, unless all were in one before."""
         if not self._batches:
             return _Run(len(events))
-        runs = [known[1] if (known := self._runs.get(id(event))) is not None else None for event in events]
+        known = self._runs.setdefault(life.number, {})
+        runs = [known[id(event)][1] if id(event) in known else None for event in events]
         run = runs[0]
         if run is None or any(other is not run for other in runs):
             run = _Run(len(events))
         for event in events:
-            self._runs[id(event)] = event, run
+            known[id(event)] = event, run
         run.calls += 1
         n = run.size
         most = n + math.ceil(n / 2)
@@ -329,21 +333,21 @@ class Ledger:
         fate = self.fates[event.message_id]
         fate.successes += 1
         call.run.succeeded = True
-        self._runs.pop(id(event), None)
+        self._decided(call, event)
 
     def passed(self, call: Call) -> None:
         """The handler is about to return, or to name what failed: the call says something of every event."""
         call.run.succeeded = True
 
-    def skipped(self, event: Event[Any]) -> None:
+    def skipped(self, call: Call, event: Event[Any]) -> None:
         """The handler does not want this event."""
         self.fates[event.message_id].skipped = True
-        self._runs.pop(id(event), None)
+        self._decided(call, event)
 
-    def rejected(self, event: Event[Any]) -> None:
+    def rejected(self, call: Call, event: Event[Any]) -> None:
         """The handler rejects this event alone."""
         self.fates[event.message_id].rejected = True
-        self._runs.pop(id(event), None)
+        self._decided(call, event)
 
     def failed(self, event: Event[Any]) -> None:
         """This event failed by itself, and the handler says so: alone in its call, or named."""
@@ -352,21 +356,27 @@ class Ledger:
             fate.failures += 1
             fate.failed_under = event.delivery
 
+    def timed_out(self, event: Event[Any]) -> None:
+        """The call with this event alone was cut at the end of its time."""
+        self.fates[event.message_id].timed_out = True
+        lease = self._leases.get(event.delivery.receipt)
+        if lease is not None and lease.until > self._clock():
+            self.failed(event)
+
     def outage(self, call: Call) -> None:
         """The call failed transiently: its events start anew."""
         for event in call.events:
-            self._runs.pop(id(event), None)
+            self._decided(call, event)
+
+    def _decided(self, call: Call, event: Event[Any]) -> None:
+        """What is called with this event next is another batch."""
+        self._runs.get(call.life.number, {}).pop(id(event), None)
 
     def returned(self, call: Call) -> None:
         """The call has ended, in whatever way."""
         running = self._running.get(call.life.number)
         if running is not None and call in running:
             running.remove(call)
-
-    def holds(self, event: Event[Any]) -> bool:
-        """Whether the delivery of this event is still leased."""
-        lease = self._leases.get(event.delivery.receipt)
-        return lease is not None and lease.until > self._clock()
 
     def late(self, call: Call) -> bool:
         """Whether a call that was cancelled had run for all its time."""
@@ -394,7 +404,7 @@ class Ledger:
             self._violate("I1", f"{name} is neither acked nor dead")
         elif fate.bad and not fate.dead:
             self._violate("I6", f"{name} is bad, and was acked")
-        elif fate.good and fate.dead and not (fate.failures or fate.rejected or fate.maimed):
+        elif fate.good and fate.dead and not (fate.failures or fate.timed_out or fate.rejected or fate.maimed):
             self._violate("I6", f"{name} is good, and among the dead letters: {fate.reasons}")
         elif fate.good and not fate.dead and not (fate.successes or fate.skipped):
             self._violate("I3", f"{name} was never handled")

@@ -245,7 +245,7 @@ class World:
         """A worker has reported something."""
         self.note(life, record)
         if isinstance(record, BatchBisected | GateClosed | GateProbed | DrainStarted):
-            self.ledger.settled_all()
+            self.ledger.begun_anew(life)
 
     def _changed(self, change: Change) -> None:
         self.note(None, change.kind.value, change.queue, change.message_id, change.receipt, change.source)
