@@ -85,6 +85,8 @@ class BatchRunner:
             entries = await self._route.take()
             if not entries:
                 return False
+            if not (entries := self._in_time(entries)):
+                return True
             run = slot.job = self._begin(slot, entries)
         group = self._next_group(run)
         if group:
@@ -97,6 +99,14 @@ class BatchRunner:
     def suspended(self) -> None:
         """The call that runs has suspended: another slot may go on with the queue."""
         self._route.suspended()
+
+    def _in_time(self, entries: list[InFlight]) -> list[InFlight]:
+        """Those with enough time left for a call; the others go back."""
+        last = anyio.current_time() + self._flow.spare
+        for entry in entries:
+            if entry.expires < last and entry.state is HELD:
+                self._flow.too_late(entry)
+        return [entry for entry in entries if entry.state is HELD]
 
     def _begin(self, slot: Slot, entries: Sequence[InFlight]) -> _Run:
         for entry in entries:

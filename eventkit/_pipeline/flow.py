@@ -25,8 +25,8 @@ __all__ = ["Flow"]
 
 ALREADY_HANDLED = "already handled; its source delivers again after a failed event of its key"
 
-RERUN_SHARE = 0.1
-"""A parked event with less than this share of `max_processing` left is released: its run would be cut."""
+SPARE_SHARE = 0.1
+"""An event with less than this share of `max_processing` left is released instead of run: its call would be cut."""
 
 
 class Flow:
@@ -55,7 +55,7 @@ class Flow:
         self._room = room
         self._emit = emit
         self._rng = rng
-        self._spare = max_processing * RERUN_SHARE
+        self.spare = max_processing * SPARE_SHARE
         self._wake_keeper = wake_keeper
 
     def called(self, *, transient: bool, detail: str = "") -> None:
@@ -154,11 +154,15 @@ class Flow:
         """When a parked event needs attention; never while only a probe may run it."""
         return math.inf if entry.rerun and self.gate.closed else entry.due
 
+    def too_late(self, entry: InFlight) -> None:
+        """The event has waited for nearly all its time: give it back rather than cut its call."""
+        self.judge.released(entry, "end of max_processing")
+        self.probed(entry, ProbeResult.NOTHING)
+
     def _run(self, entry: InFlight, now: float) -> None:
         self._table.unpark(entry)
-        if entry.expires - now < self._spare:
-            self.judge.released(entry, "end of max_processing")
-            self.probed(entry, ProbeResult.NOTHING)
+        if entry.expires - now < self.spare:
+            self.too_late(entry)
         elif entry.lane is None:
             self.lanes.enter(entry)
         else:

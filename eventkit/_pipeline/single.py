@@ -41,6 +41,9 @@ class SingleRunner:
                 return False
             await route.idle.sleep()
             slot.now = anyio.current_time()
+        if entry.expires - slot.now < self._flow.spare:
+            self._flow.too_late(entry)
+            return True
         deadline = min(slot.now + route.timeout, entry.expires)
         entry.state, entry.slot = RUNNING, slot
         slot.begin((entry,), deadline)

@@ -138,6 +138,7 @@ class Ledger:
         self._clock = clock
         self._keys: dict[str, list[Fate]] = {}
         self._leases: dict[Any, _Lease] = {}
+        self._delivered_at: dict[Any, float] = {}
         self._running: dict[int, list[Call]] = {}
         self._runs: dict[int, dict[int, tuple[Event[Any], _Run]]] = {}
         self._batches = plan.handlers in {"batch", "both"}
@@ -163,6 +164,7 @@ class Ledger:
         match change.kind:
             case Kind.DELIVERED if fate is not None:
                 fate.deliveries += 1
+                self._delivered_at[change.receipt] = change.at
                 self._leases[change.receipt] = _Lease(fate, change.source, change.at, change.until, fate.size)
             case Kind.EXTENDED:
                 if (lease := self._leases.get(change.receipt)) is not None:
@@ -381,9 +383,7 @@ class Ledger:
     def late(self, call: Call) -> bool:
         """Whether a call that was cancelled had run for all its time."""
         now, plan = self._clock(), self._plan
-        since = min(
-            (lease.since for lease in self._leases.values() if lease.fate in call.fates), default=call.started
-        )
+        since = min(self._delivered_at[event.delivery.receipt] for event in call.events)
         return now + SLACK >= min(call.started + plan.timeout, since + plan.max_processing)
 
     # -- the end -------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ class Ledger:
         name = f"event {fate.index} ({fate.role}, message {message_id})"
         if not fate.acked and not fate.dead:
             self._violate("I1", f"{name} is neither acked nor dead")
-        elif fate.bad and not fate.dead:
+        elif fate.bad and not fate.dead and not fate.skipped:
             self._violate("I6", f"{name} is bad, and was acked")
         elif fate.good and fate.dead and not (fate.failures or fate.timed_out or fate.rejected or fate.maimed):
             self._violate("I6", f"{name} is good, and among the dead letters: {fate.reasons}")

@@ -1,0 +1,148 @@
+"""Running checks: each at a place of its own, with a limit, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import anyio
+from anyio import current_time
+
+from eventkit.testing.conformance import (
+    _answers,
+    _closing,
+    _content,
+    _counts,
+    _dead_letters,
+    _deliveries,
+    _errors,
+    _leases,
+    _order,
+    _publishing,
+    _receiving,
+    _retries,
+    _stopping,
+)
+from eventkit.testing.conformance._results import (
+    Check,
+    NonConformance,
+    NotApplicable,
+    Report,
+    Result,
+    Status,
+    TooSlow,
+)
+from eventkit.testing.conformance._subject import Subject
+from eventkit.testing.conformance._terms import Terms
+
+_SOURCE_MODULES = (
+    _answers,
+    _closing,
+    _receiving,
+    _errors,
+    _deliveries,
+    _stopping,
+    _leases,
+    _retries,
+    _counts,
+    _order,
+    _dead_letters,
+)
+_ATTEMPTS = 3
+
+
+def _by_clause(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """In order of the numbers of clauses; what has no number keeps its place behind them."""
+    return tuple(sorted(checks, key=lambda check: int(check.clause) if check.clause.isdecimal() else 99))
+
+
+@dataclass(frozen=True)
+class _Suite(Terms):
+    checks: ClassVar[tuple[Check, ...]] = ()
+
+    async def run(self, check: Check) -> Result:
+        """Run one check at a place of its own. A failure is a result: `require` raises it.
+
+        A check for which the machine was too slow is repeated, at a new place, twice.
+        """
+        began = current_time()
+        for _ in range(_ATTEMPTS):
+            status, reason, error = await self._attempt(check)
+            if not isinstance(error, TooSlow):
+                break
+        return Result(check=check, status=status, reason=reason, error=error, seconds=current_time() - began)
+
+    async def run_all(self, *, side_by_side: int = 100) -> Report:
+        """Run every check, at most `side_by_side` at a time, and those that must be alone before the others."""
+        results: dict[Check, Result] = {}
+        for check in self.checks:
+            if check.alone:
+                results[check] = await self.run(check)
+        limiter = anyio.CapacityLimiter(side_by_side)
+
+        async def run(check: Check) -> None:
+            async with limiter:
+                results[check] = await self.run(check)
+
+        async with anyio.create_task_group() as tasks:
+            for check in self.checks:
+                if not check.alone:
+                    tasks.start_soon(run, check)
+        return Report([results[check] for check in self.checks])
+
+    async def _attempt(self, check: Check) -> tuple[Status, str, NonConformance | None]:
+        at = "its place"
+        try:
+            async with self.places() as place:
+                at = str(place.source)
+                with anyio.fail_after(self.limit):
+                    await check.run(Subject(check, self, place))
+        except Exception as raised:  # noqa: BLE001  # it runs the code of others: whatever they raise is the result
+            error = _read(raised, check, at, self.limit)
+            if isinstance(error, NotApplicable):
+                return Status.NOT_APPLICABLE, str(error), None
+            return Status.FAILED, str(error), error
+        return Status.PASSED, "", None
+
+
+def _read(raised: Exception, check: Check, at: str, limit: float) -> NonConformance | NotApplicable:
+    """What `raised` says of the adapter; what a check itself raised comes first."""
+    leaves = list(_leaves(raised))
+    ours = [leaf for leaf in leaves if isinstance(leaf, NonConformance | NotApplicable)]
+    if ours:
+        return ours[0]
+    leaf = leaves[0]
+    told = f"not finished after {limit:g} s: a call hangs, or `patience` is too short"
+    if not isinstance(leaf, TimeoutError):
+        told = f"{type(leaf).__name__} was raised, which this check does not allow for: {leaf}"
+    error = NonConformance(check, at, told)
+    error.__cause__ = leaf
+    return error
+
+
+def _leaves(raised: Exception) -> Iterator[Exception]:
+    """The errors themselves: adapters and checks use task groups, which wrap what passes through them."""
+    if isinstance(raised, ExceptionGroup):
+        for inner in raised.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield raised
+
+
+class SourceConformance(_Suite):
+    """Whether the sources of an adapter keep the contract of `eventkit.spi.Source`, with the traits they declare.
+
+    Each check in `checks` runs at a place of its own and needs nothing but the adapter.
+    """
+
+    checks = _by_clause([check for module in _SOURCE_MODULES for check in module.CHECKS])
+
+
+class SinkConformance(_Suite):
+    """Whether the sinks of an adapter keep the contract of `eventkit.spi.Sink`.
+
+    What was published is looked at through a source of the same adapter.
+    """
+
+    checks = _by_clause([*_publishing.CHECKS, *_content.CHECKS])
