@@ -185,10 +185,10 @@ class Receiver:
                 continue
             failures = 0
             await self._admit(deliveries, started)
-            hasty = not deliveries and anyio.current_time() - started < IDLE_FIRST
+            hasty = not deliveries and (not self._wait or anyio.current_time() - started < IDLE_FIRST)
             idle = idle + 1 if hasty else 0
             if idle:
-                # The source did not wait: do not turn that into a hot loop.
+                # The source did not wait, or was not to: do not turn that into a hot loop.
                 await self._pause.sleep(anyio.current_time() + min(IDLE_FIRST * 2.0 ** min(idle, 10), IDLE_LONGEST))
 
     def _permits(self) -> int:

@@ -101,7 +101,7 @@ async def a_delay_beyond_the_longest_is_refused_in_its_place(subject: Subject) -
             return
         answers = await source.nack([(a.receipt, most * 2 + 60), (b.receipt, 0.0), (c.receipt, 0.0)])
         subject.expect_answers(f"nack with {most * 2 + 60:g}, 0, 0 s", answers, "REFUSED", "DONE", "DONE")
-        subject.expect(bool(answers[0].cause), "a delay beyond the longest was refused without a `cause`")  # type: ignore[union-attr]
+        subject.expect(bool(answers[0].cause), "a delay beyond the longest was refused without a `cause`")
         answers_to_extend = await source.extend([a.receipt], subject.terms.lease)
         subject.expect_answers("extend of the one refused, still leased", answers_to_extend, "EXTENDED")
 

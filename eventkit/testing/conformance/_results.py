@@ -25,7 +25,7 @@ class Check:
     @property
     def name(self) -> str:
         """The name of its function."""
-        return self.run.__name__  # type: ignore[attr-defined,no-any-return]  # a function, always
+        return self.run.__name__
 
     @property
     def summary(self) -> str:

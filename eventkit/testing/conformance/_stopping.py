@@ -19,17 +19,19 @@ async def stop_may_be_called_twice(subject: Subject) -> None:
     async with subject.source() as source:
         for number in ("first", "second"):
             answer: object = source.stop()  # type: ignore[func-returns-value]  # whether it does is the question
-            subject.expect(answer is None, f"the {number} stop() gave {answer!r}; it is a plain function without a result")
+            subject.expect(
+                answer is None, f"the {number} stop() gave {answer!r}; it is a plain function without a result"
+            )
 
 
 async def a_pending_receive_returns_after_stop(subject: Subject) -> None:
     """As soon as the wire allows: a drain waits for it."""
     wait = 4 * subject.terms.patience + subject.terms.wire
-    returned: list[float] = []
+    returned = anyio.Event()
 
     async def receive(source: Source) -> None:
         await source.receive(1, wait)
-        returned.append(current_time())
+        returned.set()
 
     async with subject.source() as source, anyio.create_task_group() as tasks:
         tasks.start_soon(receive, source)
@@ -37,11 +39,10 @@ async def a_pending_receive_returns_after_stop(subject: Subject) -> None:
         source.stop()
         within = subject.terms.patience + subject.terms.wire
         with anyio.move_on_after(within):
-            while not returned:
-                await anyio.sleep(0.01)
+            await returned.wait()
         tasks.cancel_scope.cancel()
     subject.expect(
-        bool(returned),
+        returned.is_set(),
         f"a receive with a wait of {wait:g} s had not returned {within:g} s after stop(); wake it, "
         "or give as `wire` how long the wire cannot be cut short",
     )

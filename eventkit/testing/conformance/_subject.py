@@ -86,14 +86,23 @@ class Subject:
                 )
 
     async def arrivals(
-        self, source: Source, *, until: float, enough: Callable[[list[Arrival]], bool], limit: int = 10
+        self,
+        source: Source,
+        *,
+        until: float,
+        enough: Callable[[list[Arrival]], bool],
+        limit: int = 10,
+        wait: float | None = None,
     ) -> list[Arrival]:
-        """What `source` delivers until it is `enough`, or until `until` on the loop's clock."""
+        """What `source` delivers until it is `enough`, or until `until` on the loop's clock.
+
+        A receive waits as long as the demand says, or `wait`; one that brings nothing before is normal.
+        """
         seen: list[Arrival] = []
         while not enough(seen) and (left := until - current_time()) > 0:
             asked = current_time()
             most = min(limit, source.info.limits.receive)
-            deliveries = await source.receive(most, min(left, self.terms.demand.wait))
+            deliveries = await source.receive(most, min(left, wait or self.terms.demand.wait))
             seen += [Arrival(delivery, asked, current_time()) for delivery in deliveries]
             if not deliveries:
                 await anyio.sleep(_PAUSE)

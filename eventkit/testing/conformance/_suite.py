@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import anyio
@@ -49,12 +49,14 @@ _SOURCE_MODULES = (
     _order,
     _dead_letters,
 )
-_ATTEMPTS = 3
+_REPEATS = 2
 
 
 def _by_clause(checks: Sequence[Check]) -> tuple[Check, ...]:
-    """In order of the numbers of clauses; what has no number keeps its place behind them."""
-    return tuple(sorted(checks, key=lambda check: int(check.clause) if check.clause.isdecimal() else 99))
+    """In order of the numbers of clauses; clauses that are names follow, in the order in which they appear."""
+    names = list(dict.fromkeys(check.clause for check in checks))
+    places = {name: int(name) if name.isdecimal() else 100 + index for index, name in enumerate(names)}
+    return tuple(sorted(checks, key=lambda check: places[check.clause]))
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ class _Suite(Terms):
         A check for which the machine was too slow is repeated, at a new place, twice.
         """
         began = current_time()
-        for _ in range(_ATTEMPTS):
-            status, reason, error = await self._attempt(check)
-            if not isinstance(error, TooSlow):
+        result = await self._attempt(check)
+        for _ in range(_REPEATS):
+            if not isinstance(result.error, TooSlow):
                 break
-        return Result(check=check, status=status, reason=reason, error=error, seconds=current_time() - began)
+            result = await self._attempt(check)
+        return replace(result, seconds=current_time() - began)
 
     async def run_all(self, *, side_by_side: int = 100) -> Report:
         """Run every check, at most `side_by_side` at a time, and those that must be alone before the others."""
@@ -91,7 +94,7 @@ class _Suite(Terms):
                     tasks.start_soon(run, check)
         return Report([results[check] for check in self.checks])
 
-    async def _attempt(self, check: Check) -> tuple[Status, str, NonConformance | None]:
+    async def _attempt(self, check: Check) -> Result:
         at = "its place"
         try:
             async with self.places() as place:
@@ -101,9 +104,9 @@ class _Suite(Terms):
         except Exception as raised:  # noqa: BLE001  # it runs the code of others: whatever they raise is the result
             error = _read(raised, check, at, self.limit)
             if isinstance(error, NotApplicable):
-                return Status.NOT_APPLICABLE, str(error), None
-            return Status.FAILED, str(error), error
-        return Status.PASSED, "", None
+                return Result(check=check, status=Status.NOT_APPLICABLE, reason=str(error))
+            return Result(check=check, status=Status.FAILED, reason=str(error), error=error)
+        return Result(check=check, status=Status.PASSED)
 
 
 def _read(raised: Exception, check: Check, at: str, limit: float) -> NonConformance | NotApplicable:

@@ -9,6 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 from eventkit.errors import ConfigurationError
 from eventkit.spi import Adapter, Address, Demand
 
+_DEMAND = Demand()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -53,7 +55,7 @@ class Terms:
     wire: float = 0.0
     slack: float = 0.1
     ordered: bool = False
-    demand: Demand = Demand()
+    demand: Demand = _DEMAND
     raw: type[object] = object
 
     def __post_init__(self) -> None:

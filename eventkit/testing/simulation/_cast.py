@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from eventkit import Batch, BatchFailure, BatchHandler, Batching, Event, Handler
 from eventkit._handler import AnyHandler
 from eventkit.errors import HandlerSignal
 from eventkit.testing.simulation._ledger import Call, Fate
-from eventkit.testing.simulation._switches import HANDLER
+from eventkit.testing.simulation._switches import HANDLER, SWITCHES
 
 if TYPE_CHECKING:
     from eventkit.testing.simulation._life import Life
@@ -47,7 +48,7 @@ class Cast:
 
     def __init__(self, world: World, rng: Random) -> None:
         plan = world.plan
-        self.parts = [self._part(plan, rng, index) for index in range(plan.events)]
+        self.parts = [self._part(world, rng) for _ in range(plan.events)]
         self.outages: list[tuple[float, float]] = []
         if "outage" in plan.faults:
             self.outages = _outages(plan, rng)
@@ -65,7 +66,8 @@ class Cast:
         return Fate(index, role, key, size, good=role in {"ok", "slow", "transient", "partner", "swallow"}, bad=bad)
 
     @staticmethod
-    def _part(plan: Plan, rng: Random, index: int) -> Part:
+    def _part(world: World, rng: Random) -> Part:
+        plan = world.plan
         role = "ok"
         for name in HANDLER:
             # Drawn for every role, so that one more or less moves no other.
@@ -73,6 +75,7 @@ class Cast:
             role = name if chosen and role == "ok" else role
         if "only_poison" in plan.faults:
             role = "poison"
+            world.fired("only_poison")
         times, seconds, partner = rng.choice([1, 1, 2, 4]), rng.random(), rng.randrange(plan.events)
         if role == "slow":
             seconds *= min(3 * plan.lease, 0.8 * plan.timeout)
@@ -126,10 +129,10 @@ class Cast:
     async def _dwell(self, life: Life, call: Call) -> None:
         """Take as long as the slowest of these, or for ever."""
         parts = [self.parts[fate.index] for fate in call.fates]
-        if any(part.role == "hang" for part in parts):
-            self._world.fired("hang")
-            await life.sleep(1e9)
-        await life.sleep(max(part.seconds for part in parts))
+        for part in parts:
+            if part.role in {"slow", "hang"}:
+                self._world.fired(part.role)
+        await life.sleep(max(math.inf if part.role == "hang" else part.seconds for part in parts))
 
     async def _swallows(self, life: Life, call: Call) -> bool:
         """Go on in spite of the cancellation, for a while."""
@@ -260,7 +263,11 @@ class Cast:
                 ledger.outage(call)
             case _:
                 ledger.failed(event)
-        self._world.fired(self._part_of(event).role)
+        self._fired(self._part_of(event).role)
+
+    def _fired(self, role: str) -> None:
+        if role in SWITCHES:
+            self._world.fired(role)
 
     def _part_of(self, event: Event[Any]) -> Part:
         return self.parts[self._world.ledger.fates[event.message_id].index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from eventkit.testing.simulation._loop import Deadlock, Escaped, Livelock, Virtu
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["Engine", "Ordered", "run_simulated"]
+__all__ = ["Engine", "Ordered", "engine_clock", "run_simulated"]
 
 T = TypeVar("T")
 
@@ -41,11 +42,8 @@ class Ordered(dict[Any, None]):
     two tasks is cancelled first would differ from process to process.
     """
 
-    def add(self, item: Any) -> None:
-        self[item] = None
-
-    def remove(self, item: Any) -> None:
-        del self[item]
+    add = dict.setdefault
+    remove = dict.__delitem__
 
     def discard(self, item: Any) -> None:
         self.pop(item, None)
@@ -65,6 +63,15 @@ def run_simulated(main: Callable[[], Awaitable[T]], engine: Engine = "asyncio", 
         with _ordered_sets(anyio_asyncio), _confined():
             return anyio.run(main, backend_options={"loop_factory": VirtualLoop})
     return _run_on_trio(main, seed)
+
+
+def engine_clock(engine: Engine) -> Callable[[], float]:
+    """The clock of the loop that runs, without asking each time which loop that is."""
+    if engine == "asyncio":
+        return asyncio.get_running_loop().time
+    from trio import current_time
+
+    return current_time
 
 
 @contextmanager

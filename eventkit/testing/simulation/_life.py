@@ -45,7 +45,6 @@ class Life:
         """Seconds it stood still since the signal."""
         self.worker: Worker | None = None
         self._world = world
-        self._died = anyio.Event()
         self._scope = anyio.CancelScope()
 
     async def live(self) -> None:
@@ -94,7 +93,6 @@ class Life:
             self._world.note(self, how)
             self.dead = True
             self._world.ledger.ended(self)
-            self._died.set()
             self._scope.cancel()
             self._world.nemesis.thaw(self)
 
@@ -104,10 +102,9 @@ class Life:
             raise Killed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, at most until it dies. Raises Killed when it has."""
+        """Wait. Raises Killed when it has died."""
         self.check()
-        with anyio.move_on_after(seconds):
-            await self._died.wait()
+        await anyio.sleep(seconds)
         self.check()
 
 
@@ -153,7 +150,7 @@ class MortalSource:
         """See `Source`."""
         self._world.ledger.receiving(self._life, limit)
         if self._world.faults.says_empty():
-            await self._life.sleep(wait * 0.1)
+            await self._life.sleep(wait * 0.5)
             return []
         deliveries = await self._source.receive(limit, wait)
         self._world.ledger.received(self._life, deliveries)

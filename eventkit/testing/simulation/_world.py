@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -18,6 +18,7 @@ from eventkit.spi import DONE, Settled
 from eventkit.testing.memory import Call, Change, Kind, MemoryBroker
 from eventkit.testing.simulation._brokers import BROKERS
 from eventkit.testing.simulation._cast import MANY, SINGLE, Cast, handlers
+from eventkit.testing.simulation._engines import engine_clock
 from eventkit.testing.simulation._faults import BrokerFaults
 from eventkit.testing.simulation._ledger import Ledger, Violation
 from eventkit.testing.simulation._life import LIFE, Life, LifeAdapter
@@ -46,12 +47,13 @@ class World:
         self.over = False
         self.seconds = 0.0
         self.lives: list[Life] = []
-        self.ledger = Ledger(plan, self.violate, anyio.current_time)
+        self.clock: Callable[[], float] = anyio.current_time
+        self.ledger = Ledger(plan, self.violate, lambda: self.clock())
+        self._fired: Counter[str] = Counter()
         self.cast = Cast(self, stream(plan.seed, "cast"))
         self.faults = WorldFaults(self)
         self.nemesis = Nemesis(self, stream(plan.seed, "nemesis"))
         self._rng = stream(plan.seed, "world")
-        self._fired: Counter[str] = Counter()
         self._bodies: dict[bytes, str] = {}
         self._letters: dict[Any, Any] = {}
         self._settled = anyio.Event()
@@ -79,7 +81,7 @@ class World:
 
     def note(self, life: Life | None, *what: object) -> None:
         """Write a line of the trace."""
-        self.trace.append((anyio.current_time() - self._began, life.number if life else 0, *what))
+        self.trace.append((self.clock() - self._began, life.number if life else 0, *what))
 
     def violate(self, invariant: str, message: str) -> None:
         """An invariant is broken: the world ends."""
@@ -122,7 +124,8 @@ class World:
 
     async def run(self) -> None:
         """Play: faults, healing, until all is settled or time is up; then an orderly end."""
-        self._began = anyio.current_time()
+        self.clock = engine_clock(self.plan.engine)
+        self._began = self.clock()
         async with anyio.create_task_group() as tasks:
             for number in range(self.plan.workers):
                 tasks.start_soon(self._supervise, number)
