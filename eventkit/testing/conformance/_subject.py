@@ -58,7 +58,9 @@ class Subject:
 
     def lease_of(self, source: Source, asked: float) -> float:
         """How long a lease lasts at `source` when `asked` is asked for."""
-        return self.terms.lease if source.info.traits.lease_fixed else asked
+        traits = source.info.traits
+        lease = self.terms.lease if traits.lease_fixed else asked
+        return lease if traits.lease_total_max is None else min(lease, traits.lease_total_max)
 
     @asynccontextmanager
     async def holding(

@@ -13,15 +13,16 @@ import msgspec
 from eventkit import Batch, BatchFailure, BatchHandler, Batching, Event, Handler, Reject, Retry, Skip
 from eventkit._handler import AnyHandler
 from eventkit.errors import HandlerSignal
-from eventkit.testing.simulation._ledger import Call, Fate
+from eventkit.testing.simulation._ledger import Call, Ledger
 from eventkit.testing.simulation._switches import HANDLER, SWITCHES
+from eventkit.testing.simulation._witness import Fate
 
 if TYPE_CHECKING:
     from eventkit.testing.simulation._life import Life
     from eventkit.testing.simulation._plan import Plan
     from eventkit.testing.simulation._world import World
 
-__all__ = ["Cast", "Part", "handlers"]
+__all__ = ["MANY", "SINGLE", "Cast", "Part", "handlers"]
 
 SINGLE, MANY = "single.event", "many.event"
 
@@ -46,14 +47,14 @@ class UglyError(BaseException):
 class Cast:
     """Who plays what. `rng` decides the parts before anything runs, and styles and lengths of calls after."""
 
-    def __init__(self, world: World, rng: Random) -> None:
-        plan = world.plan
-        self.parts = [self._part(world, rng) for _ in range(plan.events)]
+    def __init__(self, world: World, plan: Plan, ledger: Ledger, rng: Random) -> None:
+        self.parts = [_part(world, plan, rng) for _ in range(plan.events)]
         self.outages: list[tuple[float, float]] = []
         if "outage" in plan.faults:
             self.outages = _outages(plan, rng)
         self._world = world
         self._plan = plan
+        self._ledger = ledger
         self._rng = rng
         self._counts = [0] * plan.events
 
@@ -65,26 +66,6 @@ class Cast:
         bad = role in {"poison", "reject", "undecodable", "unroutable", "hang"}
         return Fate(index, role, key, size, good=role in {"ok", "slow", "transient", "partner", "swallow"}, bad=bad)
 
-    @staticmethod
-    def _part(world: World, rng: Random) -> Part:
-        plan = world.plan
-        role = "ok"
-        for name in HANDLER:
-            # Drawn for every role, so that one more or less moves no other.
-            chosen = rng.random() < plan.faults.get(name, 0.0)
-            role = name if chosen and role == "ok" else role
-        if "only_poison" in plan.faults:
-            role = "poison"
-            world.fired("only_poison")
-        times, seconds, partner = rng.choice([1, 1, 2, 4]), rng.random(), rng.randrange(plan.events)
-        if role == "slow":
-            seconds *= min(3 * plan.lease, 0.8 * plan.timeout)
-        elif role == "swallow":
-            seconds *= 2 * plan.lease
-        else:
-            seconds *= 0.05
-        return Part(role, times, seconds, partner)
-
     def in_outage(self) -> bool:
         """Whether everything behind the handlers is out of order."""
         now = anyio.current_time()
@@ -95,7 +76,7 @@ class Cast:
     async def play(self, life: Life, events: Sequence[Event[Any]], batch: Batch[Any] | None) -> HandlerSignal | None:
         """Handle these, each by its part; tell the ledger at every turn."""
         life.check()
-        ledger = self._world.ledger
+        ledger = self._ledger
         call = ledger.called(life, events)
         self._world.note(life, "calls", *[fate.index for fate in call.fates])
         try:
@@ -119,12 +100,12 @@ class Cast:
     def play_now(self, life: Life, event: Event[Any]) -> HandlerSignal | None:
         """Handle one event as a plain function, without waiting."""
         life.check()
-        call = self._world.ledger.called(life, (event,))
+        call = self._ledger.called(life, (event,))
         self._world.note(life, "calls", call.fates[0].index)
         try:
             return self._end(call, None)
         finally:
-            self._world.ledger.returned(call)
+            self._ledger.returned(call)
 
     async def _dwell(self, life: Life, call: Call) -> None:
         """Take as long as the slowest of these, or for ever."""
@@ -148,7 +129,7 @@ class Cast:
         """Say what became of the call. Nothing waits from here on."""
         if self.in_outage():
             self._world.fired("outage")
-            self._world.ledger.outage(call)
+            self._ledger.outage(call)
             raise ConnectionError("everything is down")
         if batch is None:
             return self._end_one(call, call.events[0])
@@ -157,7 +138,7 @@ class Cast:
     def _end_one(self, call: Call, event: Event[Any]) -> HandlerSignal | None:
         error = self._error(call, event, alone=True)
         if error is None:
-            self._world.ledger.succeeded(call, event)
+            self._ledger.succeeded(call, event)
             return None
         self._tell(call, event, error)
         if isinstance(error, HandlerSignal) and self._rng.random() < 0.3:
@@ -171,7 +152,7 @@ class Cast:
         if any(self._part_of(event).role == "wrong_marks" and self._once(event) for event in batch):
             return self._mark_wrongly(call, batch)
         if any(isinstance(error, ConnectionError) for error in failed.values()):
-            self._world.ledger.outage(call)
+            self._ledger.outage(call)
             raise ConnectionError("down for one of them")
         if not failed or style == "mark":
             return self._mark(call, batch, failed, all_of_them=bool(failed) and self._rng.random() < 0.5)
@@ -187,7 +168,7 @@ class Cast:
         self, call: Call, batch: Batch[Any], failed: dict[Event[Any], BaseException], *, all_of_them: bool
     ) -> HandlerSignal | None:
         """Return, with the failed marked; sometimes with the others marked too, and sometimes raise after all."""
-        self._world.ledger.passed(call)
+        self._ledger.passed(call)
         for event in batch:
             error = failed.get(event)
             if error is not None:
@@ -197,7 +178,7 @@ class Cast:
                 else:
                     batch.fail(event, error)
                 continue
-            self._world.ledger.succeeded(call, event)
+            self._ledger.succeeded(call, event)
             if all_of_them:
                 batch.done(event)
         if all_of_them and len(batch) > 1 and self._rng.random() < 0.3:
@@ -207,10 +188,10 @@ class Cast:
     def _name(
         self, call: Call, errors: dict[Event[Any], BaseException | None], failed: dict[Event[Any], BaseException]
     ) -> HandlerSignal | None:
-        self._world.ledger.passed(call)
+        self._ledger.passed(call)
         for event, error in errors.items():
             if error is None:
-                self._world.ledger.succeeded(call, event)
+                self._ledger.succeeded(call, event)
             else:
                 self._tell(call, event, error)
         failure = BatchFailure(failed)
@@ -222,7 +203,7 @@ class Cast:
         """Name an event of another batch: the framework must refuse it loudly."""
         self._world.fired("wrong_marks")
         for event in batch if len(batch) == 1 or self._plan.on_raise == "whole" else ():
-            self._world.ledger.failed(event)
+            self._ledger.failed(event)
         stranger: Event[Any] = Event(batch[0].delivery, "stranger", "", "", None)
         if self._rng.random() < 0.5:
             batch.done(stranger)
@@ -253,7 +234,7 @@ class Cast:
 
     def _tell(self, call: Call, event: Event[Any], error: BaseException) -> None:
         """The event fails by itself, by the word of its handler."""
-        ledger = self._world.ledger
+        ledger = self._ledger
         match error:
             case Skip():
                 ledger.skipped(call, event)
@@ -270,11 +251,11 @@ class Cast:
             self._world.fired(role)
 
     def _part_of(self, event: Event[Any]) -> Part:
-        return self.parts[self._world.ledger.fates[event.message_id].index]
+        return self.parts[self._ledger.fates[event.message_id].index]
 
     def _once(self, event: Event[Any]) -> bool:
         """Whether it still misbehaves; that ends after so many times."""
-        fate = self._world.ledger.fates[event.message_id]
+        fate = self._ledger.fates[event.message_id]
         part = self.parts[fate.index]
         if self._counts[fate.index] >= part.times:
             return False
@@ -283,14 +264,33 @@ class Cast:
         return True
 
 
+def _part(world: World, plan: Plan, rng: Random) -> Part:
+    """Draw the part of one event."""
+    role = "ok"
+    for name in HANDLER:
+        # Drawn for every role, so that one more or less moves no other.
+        chosen = rng.random() < plan.faults.get(name, 0.0)
+        role = name if chosen and role == "ok" else role
+    if "only_poison" in plan.faults:
+        role = "poison"
+        world.fired("only_poison")
+    times, seconds, partner = rng.choice([1, 1, 2, 4]), rng.random(), rng.randrange(plan.events)
+    if role == "slow":
+        seconds *= min(3 * plan.lease, 0.8 * plan.timeout)
+    elif role == "swallow":
+        seconds *= 2 * plan.lease
+    else:
+        seconds *= 0.05
+    return Part(role, times, seconds, partner)
+
+
 def _outages(plan: Plan, rng: Random) -> list[tuple[float, float]]:
     start = rng.uniform(0.0, 0.5 * plan.heal_at)
     return [(start, start + rng.uniform(1.0, plan.heal_at))]
 
 
-def handlers(world: World, life: Life) -> list[AnyHandler]:
+def handlers(cast: Cast, plan: Plan, life: Life) -> list[AnyHandler]:
     """The handlers of one life, by the plan."""
-    plan, cast = world.plan, world.cast
 
     class One(Handler[Any]):
         types = (SINGLE,) if plan.handlers == "both" else (SINGLE, MANY)

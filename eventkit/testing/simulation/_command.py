@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eventkit.testing.simulation._ledger import INVARIANTS
 from eventkit.testing.simulation._minimise import minimise
 from eventkit.testing.simulation._plan import Plan, expand
 from eventkit.testing.simulation._run import Result, run
 from eventkit.testing.simulation._sweep import Found, Sweep, sweep
 from eventkit.testing.simulation._switches import SWITCHES
+from eventkit.testing.simulation._witness import INVARIANTS
 
 __all__ = ["main"]
 

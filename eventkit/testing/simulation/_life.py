@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from eventkit.errors import PermanentAdapterError
+from eventkit.errors import AccessDenied
 from eventkit.spi import Address, Delivery, Demand, Extended, Letter, Receipt, Settled, Sink, Source, SourceInfo
-from eventkit.testing.memory import MemoryBroker, MemorySource, NativeMemorySource
+from eventkit.testing.memory import MemorySource, NativeMemorySource
 
 if TYPE_CHECKING:
+    from eventkit._config import Options
     from eventkit._worker import Worker
     from eventkit.testing.simulation._world import World
 
-__all__ = ["LIFE", "Killed", "Life"]
+__all__ = ["DEAD", "LIFE", "QUEUE", "Killed", "Life", "LifeAdapter"]
+
+QUEUE, DEAD = "events", "dead"
+"""The queue that workers receive from, and the one their dead letters are published to."""
 
 LIFE: ContextVar[Life | None] = ContextVar("eventkit_simulated_life", default=None)
 """Whose code runs: inherited by every task a worker starts."""
@@ -41,8 +45,8 @@ class Life:
         self.frozen_until = 0.0
         self.source = -1
         self.signalled_at: float | None = None
-        self.blocked_since = 0.0
-        """Seconds it stood still since the signal."""
+        self.stood_still = 0.0
+        """Seconds it did since the signal."""
         self.worker: Worker | None = None
         self._world = world
         self._scope = anyio.CancelScope()
@@ -54,20 +58,17 @@ class Life:
         how = "ends"
         with self._scope:
             try:
-                self.worker = self._world.make_worker(self)
+                self.worker = self._world.worker(self)
                 await self.worker.run(abandon=self.exit)
-            except PermanentAdapterError as exc:
+            except AccessDenied as exc:
                 how = f"ends: {exc}"
-                if not self._world.may_fail(exc):
-                    self._world.violate("I15", f"worker {self.number} fell over: {exc}")
             except BaseException as exc:
                 if not self.dead:
                     self._world.violate("I15", f"worker {self.number} fell over: {type(exc).__name__}: {exc}")
         if not self.dead:
             self._world.note(self, how)
-            if self.signalled_at is not None:
-                self._world.ledger.drained(self, self.signalled_at, self.blocked_since)
-        self._world.ledger.ended(self)
+            self._drained()
+        self._world.witness.ended(self)
         self.dead = True
 
     def signal(self) -> None:
@@ -76,23 +77,33 @@ class Life:
             return
         if self.signalled_at is None:
             self.signalled_at = now = anyio.current_time()
-            self.blocked_since = max(0.0, self.frozen_until - now)
+            self.stood_still = max(0.0, self.frozen_until - now)
             self.worker.drain("SIGTERM")
         else:
             self.worker.stop()
 
     def exit(self) -> None:
         """End the process although a handler still runs, at the end of a drain."""
-        if self.signalled_at is not None and not self.dead:
-            self._world.ledger.drained(self, self.signalled_at, self.blocked_since)
+        if not self.dead:
+            self._drained()
         self.kill("exits")
+
+    def _drained(self) -> None:
+        if self.signalled_at is not None:
+            self._world.witness.drained(self, anyio.current_time() - self.signalled_at - self.stood_still)
+
+    @property
+    def options(self) -> Options:
+        """Those of its worker."""
+        assert self.worker is not None, "a life begins with its worker"
+        return self.worker.options
 
     def kill(self, how: str = "is killed") -> None:
         """SIGKILL: from here on it can do nothing."""
         if not self.dead:
             self._world.note(self, how)
             self.dead = True
-            self._world.ledger.ended(self)
+            self._world.witness.ended(self)
             self._scope.cancel()
             self._world.nemesis.thaw(self)
 
@@ -109,7 +120,7 @@ class Life:
 
 
 class LifeAdapter:
-    """The adapter of one life: its sources and sinks end with it."""
+    """The adapter of one life, whose sources and sinks end with it. All addresses lead to the two queues of its world."""
 
     def __init__(self, world: World, life: Life) -> None:
         self._world = world
@@ -117,24 +128,19 @@ class LifeAdapter:
 
     def open_source(self, address: Address, demand: Demand) -> AbstractAsyncContextManager[Source]:
         """See `Adapter`."""
-        return self._source(self._world.broker, address.host, demand)
+        return self._source(demand)
 
     @asynccontextmanager
-    async def _source(self, broker: MemoryBroker, queue: str, demand: Demand) -> AsyncIterator[Source]:
-        async with broker.source(queue, demand) as source:
+    async def _source(self, demand: Demand) -> AsyncIterator[Source]:
+        async with self._world.broker.source(QUEUE, demand) as source:
             self._life.source = source.number
-            self._world.born(self._life)
+            self._world.note(self._life, "opens source", source.number)
             kind = NativeMortalSource if isinstance(source, NativeMemorySource) else MortalSource
             yield kind(source, self._world, self._life)
 
     def open_sink(self, address: Address) -> AbstractAsyncContextManager[Sink]:
         """See `Adapter`."""
-        return self._sink(self._world.broker, address.host)
-
-    @asynccontextmanager
-    async def _sink(self, broker: MemoryBroker, queue: str) -> AsyncIterator[Sink]:
-        async with broker.sink(queue) as sink:
-            yield sink
+        return self._world.broker.sink(DEAD)
 
 
 class MortalSource:
@@ -148,12 +154,12 @@ class MortalSource:
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         """See `Source`."""
-        self._world.ledger.receiving(self._life, limit)
+        self._world.witness.receiving(self._life, limit)
         if self._world.faults.says_empty():
             await self._life.sleep(wait * 0.5)
             return []
         deliveries = await self._source.receive(limit, wait)
-        self._world.ledger.received(self._life, deliveries)
+        self._world.witness.received(self._life, deliveries)
         return deliveries
 
     async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:

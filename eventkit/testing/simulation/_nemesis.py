@@ -51,7 +51,7 @@ class Nemesis:
             await self._strike(name)
 
     def _blows(self) -> list[tuple[float, str]]:
-        plan, now = self._world.plan, anyio.current_time()
+        plan, now = self._world.conditions, anyio.current_time()
         blows = []
         for name in ("kill", "sigterm", "second_signal", "freeze", "block"):
             rate = plan.faults.get(name, 0.0)
@@ -74,7 +74,7 @@ class Nemesis:
             self._block()
         elif name == "second_signal":
             self._signal(life)
-            await anyio.sleep(self._rng.uniform(0.0, self._world.plan.drain))
+            await anyio.sleep(self._rng.uniform(0.0, life.options.drain))
             self._world.fired("second_signal")
             life.signal()
         elif blow is not None:
@@ -101,13 +101,13 @@ class Nemesis:
     def _block(self) -> None:
         """The loop runs nothing for longer than a lease."""
         self._world.fired("block")
-        self._stand_still(self._rng.uniform(0.5, 2.0) * self._world.plan.lease)
+        self._stand_still(self._rng.uniform(0.5, 2.0) * self._world.conditions.lease)
 
     def _stand_still(self, seconds: float) -> None:
         self._world.note(None, "stands still for", seconds)
         for life in self._world.lives:
-            life.blocked_since += seconds
-        if self._world.plan.engine == "asyncio":
+            life.stood_still += seconds
+        if self._world.conditions.engine == "asyncio":
             _loop().block(seconds)
         else:
             from trio.lowlevel import current_clock
@@ -120,15 +120,15 @@ class Nemesis:
     def _freeze(self, life: Life) -> None:
         """SIGSTOP, and SIGCONT after its leases have ended. On trio everything stops, not one worker."""
         self._world.fired("freeze")
-        seconds = self._rng.uniform(0.5, 2.5) * self._world.plan.lease
-        if self._world.plan.engine == "trio":
+        seconds = self._rng.uniform(0.5, 2.5) * self._world.conditions.lease
+        if self._world.conditions.engine == "trio":
             self._stand_still(seconds)
             return
         if life.frozen:
             return
         self._world.note(life, "is stopped for", seconds)
         life.frozen, life.frozen_until = True, anyio.current_time() + seconds
-        life.blocked_since += seconds
+        life.stood_still += seconds
         self._frozen.append(life)
         loop = _loop()
         loop.frozen = _is_frozen

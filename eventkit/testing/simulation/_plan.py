@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import msgspec
 
@@ -12,7 +12,7 @@ from eventkit.testing.simulation._brokers import BROKERS
 from eventkit.testing.simulation._engines import Engine
 from eventkit.testing.simulation._switches import SWITCHES, swarm
 
-__all__ = ["Plan", "Size", "expand", "stream"]
+__all__ = ["Conditions", "Plan", "Size", "expand", "options", "stream"]
 
 Size: TypeAlias = Literal["small", "large"]
 
@@ -22,18 +22,47 @@ _IN_ORDER_ONLY_IF_RECEIVED: Final = {"receive_lost"}
 """A source that brings later events of a key while earlier ones are out cannot lose a reply and stay in order."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a run is decided by, beside the generators made of its seed. Times are in simulated seconds.
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """The world a run takes place in, whatever is played there. Times are in simulated seconds.
 
-    `faults` gives each fault that is on its rate (see `SWITCHES`). `heal_at` is when all of them end; `keys` is
-    how many ordering keys there are, 0 for events without one.
+    `faults` gives each fault that is on its rate (see `SWITCHES`). `heal_at` is when all of them end, `latency`
+    the longest time a call takes on its way.
     """
 
     seed: int
-    size: Size
     engine: Engine
     broker: str
     workers: int
+    lease: float
+    latency: float
+    heal_at: float
+    faults: dict[str, float]
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the broker."""
+        return BROKERS[self.broker].traits
+
+    def without(self, *faults: str) -> Self:
+        """The same run without these faults."""
+        kept = {name: rate for name, rate in self.faults.items() if name not in faults}
+        return msgspec.structs.replace(self, faults=kept)
+
+    def shown(self) -> str:
+        """The options, one to a line."""
+        fields = msgspec.structs.asdict(self)
+        faults = fields.pop("faults")
+        lines = [f"  {name} = {value!r}" for name, value in fields.items()]
+        return "\n".join([*lines, *(f"  fault {name} = {rate:.3f}" for name, rate in faults.items())])
+
+
+class Plan(Conditions, frozen=True, kw_only=True):
+    """A run of the framework's own proof: everything it is decided by, beside the generators made of its seed.
+
+    `keys` is how many ordering keys there are, 0 for events without one.
+    """
+
+    size: Size
     events: int
     keys: int
     handlers: Literal["single", "batch", "both", "plain"]
@@ -48,7 +77,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float
     longest_backoff: float
     max_age: float
-    lease: float
     max_processing: float
     timeout: float
     wait: float
@@ -56,31 +84,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     in_flight_bytes: int
     parked: int
-    latency: float
-    heal_at: float
-    faults: dict[str, float]
-
-    @property
-    def traits(self) -> Traits:
-        """Those of the broker."""
-        return BROKERS[self.broker].traits
 
     @property
     def counted(self) -> bool:
         """Whether the broker counts deliveries."""
         return self.traits.delivery_count != "none"
-
-    def without(self, *faults: str) -> Plan:
-        """The same run without these faults."""
-        kept = {name: rate for name, rate in self.faults.items() if name not in faults}
-        return msgspec.structs.replace(self, faults=kept)
-
-    def shown(self) -> str:
-        """The options, one to a line."""
-        fields = msgspec.structs.asdict(self)
-        faults = fields.pop("faults")
-        lines = [f"  {name} = {value!r}" for name, value in fields.items()]
-        return "\n".join([*lines, *(f"  fault {name} = {rate:.3f}" for name, rate in faults.items())])
 
 
 def stream(seed: int, name: str) -> Random:

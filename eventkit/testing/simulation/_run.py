@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from eventkit.testing.simulation._engines import run_simulated
-from eventkit.testing.simulation._ledger import Violation
 from eventkit.testing.simulation._loop import Deadlock, Escaped, Livelock
 from eventkit.testing.simulation._plan import Plan
+from eventkit.testing.simulation._play import Play
+from eventkit.testing.simulation._witness import Violation
 from eventkit.testing.simulation._world import World
 
 __all__ = ["Result", "run"]
@@ -38,12 +39,14 @@ class Result(msgspec.Struct, kw_only=True):
 
     def tail(self, lines: int = 50) -> str:
         """The last lines of the trace."""
-        return "\n".join(f"  {at:10.4f}  w{who:<4} {' '.join(map(str, what))}" for at, who, *what in self.trace[-lines:])
+        return "\n".join(
+            f"  {at:10.4f}  w{who:<4} {' '.join(map(str, what))}" for at, who, *what in self.trace[-lines:]
+        )
 
 
 def run(plan: Plan) -> Result:
     """Run a plan to its end. Whatever goes wrong is in the result, never raised."""
-    world = World(plan)
+    world = World(plan, lambda world: Play(world, plan))
     violations = world.violations
     try:
         run_simulated(world.run, plan.engine, seed=plan.seed)
@@ -54,6 +57,4 @@ def run(plan: Plan) -> Result:
         raise
     finally:
         gc.collect(0)
-    return Result(
-        plan=plan, violations=violations, seconds=world.seconds, fired=world.faults_fired, trace=world.trace
-    )
+    return Result(plan=plan, violations=violations, seconds=world.seconds, fired=world.faults_fired, trace=world.trace)

@@ -15,9 +15,9 @@ from multiprocessing.pool import Pool
 import msgspec
 
 from eventkit.testing.simulation._engines import Engine
-from eventkit.testing.simulation._ledger import Violation
 from eventkit.testing.simulation._plan import Size, expand
 from eventkit.testing.simulation._run import run
+from eventkit.testing.simulation._witness import Violation
 
 __all__ = ["Found", "Sweep", "digest_elsewhere", "sweep"]
 
@@ -83,9 +83,7 @@ def sweep(
     total = Sweep()
     jobs = jobs or os.cpu_count() or 1
     step = max(1, min(50, len(seeds) // (4 * jobs)))
-    chunks = [
-        _Chunk(seeds[i : i + step], size, engine, trio_every, twice, stop) for i in range(0, len(seeds), step)
-    ]
+    chunks = [_Chunk(seeds[i : i + step], size, engine, trio_every, twice, stop) for i in range(0, len(seeds), step)]
     with _workers(jobs) as run_all:
         for part in run_all(chunks):
             total.add(part)
