@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench lock clean
+.PHONY: help demo test lint types bench kill lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ types: $(STAMP) ## check types
 
 bench: $(STAMP) ## measure the cost of an event
 	@$(BIN)/python -m bench
+
+kill: N ?= 100
+kill: $(STAMP) ## kill, stop and drain real workers, N times (make kill N=2000)
+	@$(BIN)/python -m tests.process.deaths --kills $(N) --terms $$(($(N) / 2)) --stops $$(($(N) / 10))
 
 lock: ## write requirements/dev.txt from requirements/dev.in (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

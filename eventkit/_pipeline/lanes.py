@@ -24,7 +24,7 @@ LONGEST_RECEIVE = 60.0
 """Seconds after which a receive has surely brought what it brings."""
 
 DOUBT = 10.0
-"""Seconds an event is waited for that is most likely a dead letter, but may come again."""
+"""Seconds an event is waited for, after the end of its lost lease, before it is taken to be somebody else's."""
 
 LEASE_MARGIN = 1.0
 """Seconds a lease may last at the source after it has ended for us."""
@@ -44,6 +44,15 @@ class _Away(NamedTuple):
     def has_arrived(self, when: float) -> bool:
         """Whether it was back at the source at that time: what was asked for then or later comes after it."""
         return self.entry.state is not SETTLING and self.lease_end <= when
+
+
+class _Doubt(NamedTuple):
+    """An event that may come again or not: given up at `due`, if something was received that was asked for `since`."""
+
+    due: float
+    since: float
+    lane: Lane
+    entry: InFlight
 
 
 class Lane:
@@ -133,7 +142,9 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._fading: deque[Lane] = deque()
         """Empty lanes of whose events some may not be back at the source."""
-        self._doubted: deque[tuple[float, Lane, InFlight]] = deque()
+        self._doubted: deque[_Doubt] = deque()
+        """Events of whom it is not known whether they will come again, nearly in the order of `due`."""
+        self._heard = -math.inf
         self.acked: dict[str, None] = {}
 
     def already_acked(self, entry: InFlight) -> bool:
@@ -214,22 +225,28 @@ class Lanes:
             self._leave(entry)
         if self.blocks:
             self._await(lane, entry)
+            if entry.state is GONE:
+                since = min(self._clock(), entry.leased_until) + LEASE_MARGIN
+                self._doubted.append(_Doubt(since + DOUBT, since, lane, entry))
         self._pump(lane)
 
-    def may_be_dead(self, entry: InFlight) -> None:
-        """Its lease is gone and its dead letter perhaps stored: it either comes again soon, or never."""
-        lane = entry.lane
-        self.went_back(entry)
-        if self.blocks and lane is not None:
-            self._doubted.append((self._clock() + DOUBT, lane, entry))
+    def heard(self, asked_at: float) -> None:
+        """A receive that began at `asked_at` has come back."""
+        self._heard = max(self._heard, asked_at)
 
     def tick(self, now: float) -> float:
-        """Wait no longer for what most likely is a dead letter; when to ask again, on the loop's clock."""
-        while self._doubted and self._doubted[0][0] <= now:
-            _, lane, entry = self._doubted.popleft()
-            lane.give_up(lambda away, entry=entry: away.entry is entry)  # type: ignore[misc]
-            self._pump(lane)
-        return self._doubted[0][0] if self._doubted else math.inf
+        """Wait no longer for what somebody else has taken, or the dead letters; when to ask again, on the loop's clock.
+
+        An event whose lease is lost comes again to whoever receives next, which need not be us.
+        """
+        while self._doubted and self._doubted[0].due <= now:
+            doubt = self._doubted.popleft()
+            if doubt.since > self._heard:  # nothing has been received meanwhile: it cannot have come
+                self._doubted.append(doubt._replace(due=now + DOUBT))
+                continue
+            doubt.lane.give_up(lambda away, entry=doubt.entry: away.entry is entry)  # type: ignore[misc]
+            self._pump(doubt.lane)
+        return self._doubted[0].due if self._doubted else math.inf
 
     def stays_out(self, entry: InFlight) -> None:
         """The source refused to take the event back: it comes when its lease has ended, and not before."""

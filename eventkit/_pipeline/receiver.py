@@ -219,6 +219,7 @@ class Receiver:
             if number % CLOCK_EVERY == 0 and (now := anyio.current_time()) - rested > BUSY_SECONDS:
                 await anyio.lowlevel.checkpoint()
                 rested = now
+        self._flow.lanes.heard(asked_at)
 
     async def _pause_after(self, error: TransientAdapterError, failures: int) -> None:
         delay = max(error.retry_after or 0.0, RECEIVE_BACKOFF.delay(failures, self._rng), 0.05)

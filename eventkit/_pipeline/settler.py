@@ -170,7 +170,8 @@ class Settler:
             case SettledKind.LOST if entry.unknown:
                 self._counters.settle_unknown += 1
                 self._table.remove(entry)
-                self.judge.lanes.may_be_dead(entry)
+                # A dead letter whose first answer was lost: most likely it is stored, but if not, it comes again.
+                self.judge.lanes.went_back(entry)
             case SettledKind.LOST:
                 self.judge.lost(entry)
             case SettledKind.REFUSED:
@@ -200,7 +201,9 @@ class Settler:
         if now + delay < min(entry.leased_until, self._calls.last):
             outbox.put_later(entry, now + delay)
             return
-        self._emit(SettleFailed(verb=outbox.verb, events=1, final=True, cause="the lease, or the drain, ends before an answer"))
+        self._emit(
+            SettleFailed(verb=outbox.verb, events=1, final=True, cause="the lease, or the drain, ends before an answer")
+        )
         self._counters.settle_unknown += 1
         self._table.remove(entry)
         self.judge.lanes.went_back(entry)

@@ -129,7 +129,7 @@ class Cast:
         """Say what became of the call. Nothing waits from here on."""
         if self.in_outage():
             self._world.fired("outage")
-            self._ledger.outage(call)
+            self._ledger.outage()
             raise ConnectionError("everything is down")
         if batch is None:
             return self._end_one(call, call.events[0])
@@ -152,7 +152,7 @@ class Cast:
         if any(self._part_of(event).role == "wrong_marks" and self._once(event) for event in batch):
             return self._mark_wrongly(call, batch)
         if any(isinstance(error, ConnectionError) for error in failed.values()):
-            self._ledger.outage(call)
+            self._ledger.outage()
             raise ConnectionError("down for one of them")
         if not failed or style == "mark":
             return self._mark(call, batch, failed, all_of_them=bool(failed) and self._rng.random() < 0.5)
@@ -237,11 +237,11 @@ class Cast:
         ledger = self._ledger
         match error:
             case Skip():
-                ledger.skipped(call, event)
+                ledger.skipped(event)
             case Reject():
-                ledger.rejected(call, event)
+                ledger.rejected(event)
             case ConnectionError():
-                ledger.outage(call)
+                ledger.outage()
             case _:
                 ledger.failed(event)
         self._fired(self._part_of(event).role)

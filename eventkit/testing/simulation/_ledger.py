@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import msgspec
 
 from eventkit._pipeline.settler import LETTER_ATTRIBUTE
-from eventkit._telemetry.records import BatchBisected, DrainStarted, GateClosed, GateProbed, Record
+from eventkit._telemetry.records import BatchBisected, GateClosed, Record
 from eventkit.spi import Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
 from eventkit.testing.simulation._witness import SLACK, Fate, Witness
@@ -33,9 +34,9 @@ class Call(msgspec.Struct, eq=False):
 
 
 class _Run(msgspec.Struct, eq=False):
-    """The calls that belong to one batch."""
+    """The calls that belong to one batch; its events by identity, which are kept so that no other takes their id."""
 
-    size: int
+    events: dict[int, Event[Any]]
     calls: int = 0
     succeeded: bool = False
 
@@ -51,7 +52,8 @@ class Ledger(Witness):
         self._plan = plan
         self._keys: dict[str, list[Fate]] = {}
         self._running: dict[int, list[Call]] = {}
-        self._runs: dict[int, dict[int, tuple[Event[Any], _Run]]] = {}
+        self._runs: dict[int, _Run] = {}
+        """The batch that each slot is at, by the id of its task."""
         self._bodies: dict[bytes, Fate] = {}
         self._letters: dict[Any, Letter] = {}
         self._batches = plan.handlers in {"batch", "both"}
@@ -128,12 +130,11 @@ class Ledger(Witness):
     def ended(self, life: Life) -> None:
         """See `Witness`."""
         self._running.pop(life.number, None)
-        self._runs.pop(life.number, None)
 
     def told(self, life: Life, record: Record) -> None:
-        """See `Witness`. What was not decided when these are told belongs to another batch."""
-        if isinstance(record, BatchBisected | GateClosed | GateProbed | DrainStarted):
-            self._runs.pop(life.number, None)
+        """See `Witness`. A slot tells itself that it is done with a batch."""
+        if isinstance(record, BatchBisected | GateClosed):
+            self._runs.pop(anyio.get_current_task().id, None)
 
     # -- the handlers --------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class Ledger(Witness):
             self._check_attempt(event, fate)
         if self._plan.ordering == "key":
             self._check_order(life, fates)
-        run = self._run_of(life, events)
+        run = self._run_of(events)
         call = Call(life, events, fates, now, run)
         self._running.setdefault(life.number, []).append(call)
         return call
@@ -177,23 +178,20 @@ class Ledger(Witness):
                 if not before.passable and before not in fates[:position]:
                     self.violate("I8", f"event {fate.index} starts before {before.index} of its key is decided")
 
-    def _run_of(self, life: Life, events: Sequence[Event[Any]]) -> _Run:
-        """The batch that these events are called for: their own, unless all were in one before."""
+    def _run_of(self, events: Sequence[Event[Any]]) -> _Run:
+        """The batch that these events are called for: that of the slot, if they are a part of it, else a new one."""
         if not self._batches:
-            return _Run(len(events))
-        known = self._runs.setdefault(life.number, {})
-        runs = [known[id(event)][1] if id(event) in known else None for event in events]
-        run = runs[0]
-        if run is None or any(other is not run for other in runs):
-            run = _Run(len(events))
-        for event in events:
-            known[id(event)] = event, run
+            return _Run({})
+        slot = anyio.get_current_task().id
+        run = self._runs.get(slot)
+        if run is None or any(id(event) not in run.events for event in events):
+            run = self._runs[slot] = _Run({id(event): event for event in events})
         run.calls += 1
-        n = run.size
+        n = len(run.events)
         most = n + math.ceil(n / 2)
         if run.calls > most:
             self.violate("I11", f"{run.calls} calls for a batch of {n}: {most} is the most")
-        silent = 2 * math.ceil(math.log2(n)) + 2 if n > 1 else 2
+        silent = 2 * math.ceil(math.log2(n)) + 2
         if not run.succeeded and run.calls > silent:
             self.violate("I11", f"{run.calls} calls for a batch of {n} without a success: {silent} is the most")
         return run
@@ -205,21 +203,18 @@ class Ledger(Witness):
         fate = self.fates[event.message_id]
         fate.successes += 1
         call.run.succeeded = True
-        self._decided(call, event)
 
     def passed(self, call: Call) -> None:
         """The handler is about to return, or to name what failed: the call says something of every event."""
         call.run.succeeded = True
 
-    def skipped(self, call: Call, event: Event[Any]) -> None:
+    def skipped(self, event: Event[Any]) -> None:
         """The handler does not want this event."""
         self.fates[event.message_id].skipped = True
-        self._decided(call, event)
 
-    def rejected(self, call: Call, event: Event[Any]) -> None:
+    def rejected(self, event: Event[Any]) -> None:
         """The handler rejects this event alone."""
         self.fates[event.message_id].rejected = True
-        self._decided(call, event)
 
     def failed(self, event: Event[Any]) -> None:
         """This event failed by itself, and the handler says so: alone in its call, or named."""
@@ -235,14 +230,9 @@ class Ledger(Witness):
         if lease is not None and lease.until > self.clock():
             self.failed(event)
 
-    def outage(self, call: Call) -> None:
-        """The call failed transiently: its events start anew."""
-        for event in call.events:
-            self._decided(call, event)
-
-    def _decided(self, call: Call, event: Event[Any]) -> None:
-        """What is called with this event next is another batch."""
-        self._runs.get(call.life.number, {}).pop(id(event), None)
+    def outage(self) -> None:
+        """The call fails transiently: nothing is searched, and what comes next in this slot is another batch."""
+        self._runs.pop(anyio.get_current_task().id, None)
 
     def returned(self, call: Call) -> None:
         """The call has ended, in whatever way."""
