@@ -66,7 +66,10 @@ class InFlight(msgspec.Struct, eq=False):
     """Its place in the order of its key, which it keeps when it goes back and comes again."""
     letter: DeadLetterNote | None = None
     due: float = 0.0
-    """When it needs attention again: the end of its parking, or of the wait before a settlement is repeated."""
+    """When it needs attention again: the end of its parking, or of the wait before a settlement is repeated.
+
+    Once it is given back: when it may come again.
+    """
     delay: float = 0.0
     """Seconds until it may come again, once it is nacked."""
     repeats: int = 0

@@ -24,35 +24,29 @@ LONGEST_RECEIVE = 60.0
 """Seconds after which a receive has surely brought what it brings."""
 
 DOUBT = 10.0
-"""Seconds an event is waited for, after the end of its lost lease, before it is taken to be somebody else's."""
+"""Seconds an event is waited for that could have come again, before it is taken to be somebody else's."""
+
+RETRY = 1.0
+"""Seconds between two looks at a lane that waits."""
 
 LEASE_MARGIN = 1.0
 """Seconds a lease may last at the source after it has ended for us."""
 
 
 class _Away(NamedTuple):
-    """An event that went back. Until its nack is answered, or its lost lease over, the source may bring later ones."""
+    """An event that went back, and is to come again."""
 
     entry: InFlight
     place: int
-    due: float
-    """When the source may bring it again, on the loop's clock."""
     lease_end: float
+    """When its lost lease is over at the source; -inf for one that was given back."""
     awaited: bool = True
     """Cleared when it seems not to come any more; if it comes after all, it still has its place."""
 
-    def has_arrived(self, when: float) -> bool:
-        """Whether it was back at the source at that time: what was asked for then or later comes after it."""
-        return self.entry.state is not SETTLING and self.lease_end <= when
-
-
-class _Doubt(NamedTuple):
-    """An event that may come again or not: given up at `due`, if something was received that was asked for `since`."""
-
-    due: float
-    since: float
-    lane: Lane
-    entry: InFlight
+    @property
+    def back_at(self) -> float:
+        """Since when the source may bring it again, on the loop's clock; until then it may bring later ones."""
+        return math.inf if self.entry.state is SETTLING else max(self.lease_end, self.entry.due)
 
 
 class Lane:
@@ -102,7 +96,7 @@ class Lane:
             return
         # The source keeps the order: what was to come before it, and did not, will not come any more.
         asked_at = entry.asked_at
-        self.give_up(lambda away: away.place < back.place and away.has_arrived(asked_at) and away.due <= asked_at)
+        self.give_up(lambda away: away.place < back.place and away.back_at <= asked_at)
 
     def give_up(self, hopeless: Callable[[_Away], bool]) -> None:
         """Let nobody wait for these any more."""
@@ -113,6 +107,11 @@ class Lane:
     def awaits(self, place: int) -> bool:
         """Whether an event before this place is to come again."""
         return bool(self.away) and any(away.awaited and away.place < place for away in self.away.values())
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the next event waits for one that is to come again."""
+        return bool(self.waiting) and self.awaits(self.waiting[0].place)
 
     def behind(self, place: int) -> list[InFlight]:
         """What waits, or is parked, after this place."""
@@ -142,8 +141,8 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._fading: deque[Lane] = deque()
         """Empty lanes of whose events some may not be back at the source."""
-        self._doubted: deque[_Doubt] = deque()
-        """Events of whom it is not known whether they will come again, nearly in the order of `due`."""
+        self._stalled: dict[Lane, None] = {}
+        """Lanes in which something waits for what is to come again."""
         self._heard = -math.inf
         self.acked: dict[str, None] = {}
 
@@ -225,36 +224,35 @@ class Lanes:
             self._leave(entry)
         if self.blocks:
             self._await(lane, entry)
-            if entry.state is GONE:
-                since = min(self._clock(), entry.leased_until) + LEASE_MARGIN
-                self._doubted.append(_Doubt(since + DOUBT, since, lane, entry))
         self._pump(lane)
 
     def heard(self, asked_at: float) -> None:
-        """A receive that began at `asked_at` has come back."""
+        """A receive that began at `asked_at` brought all that there was."""
         self._heard = max(self._heard, asked_at)
 
     def tick(self, now: float) -> float:
-        """Wait no longer for what somebody else has taken, or the dead letters; when to ask again, on the loop's clock.
+        """Let nobody wait any longer for what somebody else has taken, or the dead letters.
 
-        An event whose lease is lost comes again to whoever receives next, which need not be us.
+        An event that went back comes again to whoever receives next, which need not be us. When to ask again, on
+        the loop's clock.
         """
-        while self._doubted and self._doubted[0].due <= now:
-            doubt = self._doubted.popleft()
-            if doubt.since > self._heard:  # nothing has been received meanwhile: it cannot have come
-                self._doubted.append(doubt._replace(due=now + DOUBT))
-                continue
-            doubt.lane.give_up(lambda away, entry=doubt.entry: away.entry is entry)  # type: ignore[misc]
-            self._pump(doubt.lane)
-        return self._doubted[0].due if self._doubted else math.inf
+        due = math.inf
+        for lane in list(self._stalled):
+            lane.give_up(lambda away: away.back_at <= self._heard and away.back_at + DOUBT <= now)
+            self._pump(lane)
+            if lane.stalled:
+                back_at = min(away.back_at for away in lane.away.values() if away.awaited)
+                due = min(due, max(back_at + DOUBT, now + RETRY))
+            else:
+                del self._stalled[lane]
+        return due
 
     def stays_out(self, entry: InFlight) -> None:
         """The source refused to take the event back: it comes when its lease has ended, and not before."""
         lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
         away = lane.away.get(entry.delivery.message_id) if lane is not None else None
         if lane is not None and away is not None:
-            end = entry.leased_until + LEASE_MARGIN
-            lane.away[entry.delivery.message_id] = away._replace(due=end, lease_end=end)
+            lane.away[entry.delivery.message_id] = away._replace(lease_end=entry.leased_until + LEASE_MARGIN)
 
     def left(self, entry: InFlight) -> None:
         """The call in which the event's lease was lost has ended: until then its key was busy."""
@@ -307,6 +305,8 @@ class Lanes:
             lane.waiting.popleft()
             lane.busy += 1
             lane.route, lane.gathering = entry.route, self._offer(entry)
+        if lane.waiting:
+            self._stalled[lane] = None
 
     def _joins(self, lane: Lane, entry: InFlight) -> bool:
         """Whether an event may share the batch that gathers; not with an older delivery of the same event."""
@@ -326,20 +326,20 @@ class Lanes:
             again.place = entry.place
             lane.wait(again)
             return
-        self._send_away(lane, entry, now)
+        self._send_away(lane, entry)
         if now >= entry.expires:
             # It waited for all its time: what should have come before it came is elsewhere.
-            lane.give_up(lambda away: away.entry is not entry and away.due <= entry.received_at)
+            lane.give_up(lambda away: away.entry is not entry and away.back_at <= entry.received_at)
         self._recall(lane, entry)
         # Where the source brings later ones again by itself, it waits for the end of a lost lease, and so must we.
         if self._release_policy == "followers" or (self._release_policy == "redelivers" and entry.state is not GONE):
             self._release_behind(lane, entry.place)
 
-    def _send_away(self, lane: Lane, entry: InFlight, now: float) -> None:
+    def _send_away(self, lane: Lane, entry: InFlight) -> None:
         older = lane.away.pop(entry.delivery.message_id, None)
         place = entry.place if older is None else min(entry.place, older.place)
         lease_end = entry.leased_until + LEASE_MARGIN if entry.state is GONE else -math.inf
-        lane.away[entry.delivery.message_id] = _Away(entry, place, max(now + entry.delay, lease_end), lease_end)
+        lane.away[entry.delivery.message_id] = _Away(entry, place, lease_end)
 
     def _recall(self, lane: Lane, head: InFlight) -> None:
         """What gathers in a batch that has not started waits behind an event that goes back."""
@@ -351,7 +351,6 @@ class Lanes:
                 self._take_back(lane, entry)
 
     def _release_behind(self, lane: Lane, place: int) -> None:
-        now = self._clock()
         for entry in lane.behind(place):
             if entry.state is PARKED:
                 self._leave(entry)
@@ -359,7 +358,7 @@ class Lanes:
                 lane.waiting.remove(entry)
                 entry.lane = None
             self._release(entry, "behind a failed event of its key")
-            self._send_away(lane, entry, now)
+            self._send_away(lane, entry)
 
     def _drop_if_over(self, lane: Lane) -> None:
         if lane.busy or lane.waiting or self._lanes.get(lane.key) is not lane:
@@ -382,7 +381,7 @@ class Lanes:
 
 def _is_over(lane: Lane, when: float) -> bool:
     """Nothing of the key is in hand, and what was asked for at `when` or later cannot come before its turn."""
-    return not lane.busy and not lane.waiting and all(away.has_arrived(when) for away in lane.away.values())
+    return not lane.busy and not lane.waiting and all(away.back_at <= when for away in lane.away.values())
 
 
 def _first(lane: Lane) -> Iterable[InFlight]:

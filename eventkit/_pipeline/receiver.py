@@ -185,6 +185,8 @@ class Receiver:
                 continue
             failures = 0
             await self._admit(deliveries, started)
+            if len(deliveries) < permits:
+                self._flow.lanes.heard(started)
             hasty = not deliveries and (not self._wait or anyio.current_time() - started < IDLE_FIRST)
             idle = idle + 1 if hasty else 0
             if idle:
@@ -219,7 +221,6 @@ class Receiver:
             if number % CLOCK_EVERY == 0 and (now := anyio.current_time()) - rested > BUSY_SECONDS:
                 await anyio.lowlevel.checkpoint()
                 rested = now
-        self._flow.lanes.heard(asked_at)
 
     async def _pause_after(self, error: TransientAdapterError, failures: int) -> None:
         delay = max(error.retry_after or 0.0, RECEIVE_BACKOFF.delay(failures, self._rng), 0.05)

@@ -104,7 +104,11 @@ class Settler:
     async def _send_nacks(self) -> None:
         while group := await self._nacks.take():
             items = [(entry.delivery.receipt, entry.delay) for entry in group]
-            self._resolve(self._nacks, group, await self._call("nack", group, self._source.nack(items)))
+            results = await self._call("nack", group, self._source.nack(items))
+            now = anyio.current_time()
+            for entry in group:
+                entry.due = now + entry.delay
+            self._resolve(self._nacks, group, results)
 
     async def _send_letters(self) -> None:
         while group := await self._letters.take():
@@ -170,6 +174,7 @@ class Settler:
             case SettledKind.LOST if entry.unknown:
                 self._counters.settle_unknown += 1
                 self._table.remove(entry)
+                entry.leased_until = min(entry.leased_until, anyio.current_time())
                 # A dead letter whose first answer was lost: most likely it is stored, but if not, it comes again.
                 self.judge.lanes.went_back(entry)
             case SettledKind.LOST:
@@ -207,6 +212,7 @@ class Settler:
         self._counters.settle_unknown += 1
         self._table.remove(entry)
         self.judge.lanes.went_back(entry)
+        self.judge.lanes.stays_out(entry)
 
 
 def _letter(entry: InFlight) -> Letter:

@@ -146,16 +146,10 @@ async def a_dead_letter_after_an_ack_is_an_answer(subject: Subject) -> None:
 async def settling_after_the_lease_is_an_answer(subject: Subject) -> None:
     """LOST where acks are confirmed: the delivery belongs to somebody else, or will."""
     async with subject.holding(b"a", b"b", lease=subject.terms.lease) as (source, [a, b]):
-        await sleep_until(_surely_over(subject, a, b))
+        await sleep_until(subject.over(subject.terms.lease))
         either = stale(source.info.traits)
         subject.expect_answers("ack after the lease", await source.ack([a.receipt]), either)
         subject.expect_answers("nack after the lease", await source.nack([(b.receipt, 0.0)]), either)
-
-
-def _surely_over(subject: Subject, *deliveries: Delivery) -> float:
-    """When these leases have ended: what they say may be earlier by 1 s, or by half of the lease."""
-    lease = subject.terms.lease
-    return max(delivery.leased_until for delivery in deliveries) + min(1.0, lease / 2) + 2 * subject.terms.slack
 
 
 def _native(subject: Subject, source: Source) -> NativeDeadLetter:

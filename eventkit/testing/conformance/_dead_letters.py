@@ -41,10 +41,10 @@ async def a_dead_letter_does_not_come_again(subject: Subject) -> None:
     lease = subject.terms.lease
     async with subject.holding(b"a", lease=lease) as (source, [a]):
         native = _native(subject, source)
+        until = subject.over(lease)
         subject.in_time(a)
         answers = await native.dead_letter([_letter(a)])
         subject.expect_answers("dead_letter", answers, "DONE")
-        until = a.leased_until + min(1.0, lease / 2) + 3 * subject.terms.slack
         await subject.expect_nothing(source, until, "it was dead-lettered")
 
 

@@ -38,7 +38,7 @@ async def limits_and_traits_make_sense(subject: Subject) -> None:
     async with subject.source() as source:
         info = source.info
         limits = msgspec.structs.asdict(info.limits)
-        await source.receive(1, 0.0)
+        source.stop()
         subject.expect(source.info == info, f"info has changed from {info} to {source.info}")
     low = [f"{name}={value}" for name, value in limits.items() if not value >= 1]
     subject.expect(not low, f"limits below 1: {', '.join(low)}")

@@ -8,7 +8,7 @@ from anyio import current_time, sleep_until
 
 from eventkit.spi import Extended
 from eventkit.testing.conformance._results import clause
-from eventkit.testing.conformance._subject import Subject, kind, stale
+from eventkit.testing.conformance._subject import Arrival, Subject, kind, stale
 
 _FEW: Final = 6  # leases that a lease_total_max may be, to be waited for
 
@@ -34,9 +34,9 @@ async def an_acked_event_does_not_come_again(subject: Subject) -> None:
     """DONE means done, also when the lease would have been over."""
     lease = subject.terms.lease
     async with subject.holding(b"a", lease=lease) as (source, [a]):
+        until = subject.over(lease)
         subject.in_time(a)
         subject.expect_answers("ack", await source.ack([a.receipt]), "DONE")
-        until = a.leased_until + min(1.0, lease / 2) + 3 * subject.terms.slack
         await subject.expect_nothing(source, until, "it was acked within its lease")
 
 
@@ -85,7 +85,7 @@ async def an_extend_after_the_lease_is_lost(subject: Subject) -> None:
     """What is over cannot be kept; where acks are not confirmed, the source may not know."""
     lease = subject.terms.lease
     async with subject.holding(b"a", lease=lease) as (source, [a]):
-        await sleep_until(a.leased_until + min(1.0, lease / 2) + 2 * subject.terms.slack)
+        await sleep_until(subject.over(lease))
         answers = await source.extend([a.receipt], lease)
         expected = stale(source.info.traits, "EXTENDED")
         subject.expect_answers("extend after the lease", answers, expected)
@@ -117,10 +117,15 @@ async def a_lease_ends_for_good_at_the_total(subject: Subject) -> None:
         if total is None or total > _FEW * lease:
             subject.skip_if(ruled_out=True, why=f"trait lease_total_max is {total}: too long to wait for")
             return
-        while current_time() < received + total + subject.terms.slack:
+        again: list[Arrival] = []
+        while not again and current_time() < received + total + subject.terms.patience:
             await source.extend([a.receipt], lease)
-            await sleep_until(current_time() + lease / 3)
-        await subject.collect(source, 1, within=lease + subject.terms.patience)
+            again = await subject.arrivals(source, until=current_time() + lease / 3, enough=bool)
+    subject.expect(
+        bool(again),
+        f"extended again and again, it did not come {total + subject.terms.patience:g} s after its receive, with "
+        f"lease_total_max={total:g}",
+    )
 
 
 CHECKS: Final = (

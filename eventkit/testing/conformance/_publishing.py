@@ -137,7 +137,7 @@ async def publishes_side_by_side_all_arrive(subject: Subject) -> None:
         answers.extend(await sink.publish([Outgoing(body=name) for name in chunk]))
 
     async with subject.sink() as sink:
-        size = min(2, sink.limits.publish)
+        size = min(2, max(1, sink.limits.publish))
         async with anyio.create_task_group() as tasks:
             for start in range(0, len(names), size):
                 tasks.start_soon(publish, sink, names[start : start + size])
@@ -193,7 +193,7 @@ async def messages_of_a_key_keep_their_order(subject: Subject) -> None:
     names = [b"%d" % number for number in range(6)]
     async with ordered(subject) as source:
         async with subject.sink() as sink:
-            half = min(3, sink.limits.publish)
+            half = min(3, max(1, sink.limits.publish))
             for start in range(0, len(names), half):
                 chunk = [Outgoing(body=name, key="order-7") for name in names[start : start + half]]
                 subject.expect_answers("publish of a key", await sink.publish(chunk), *["DONE"] * len(chunk))
