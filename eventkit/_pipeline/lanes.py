@@ -24,7 +24,7 @@ LONGEST_RECEIVE = 60.0
 """Seconds after which a receive has surely brought what it brings."""
 
 DOUBT = 10.0
-"""Seconds an event is waited for that could have come again, before it is taken to be somebody else's."""
+"""Seconds an event may take to come again; what asks for events later, and does not get it, gives it up."""
 
 RETRY = 1.0
 """Seconds between two looks at a lane that waits."""
@@ -238,7 +238,7 @@ class Lanes:
         """
         due = math.inf
         for lane in list(self._stalled):
-            lane.give_up(lambda away: away.back_at <= self._heard and away.back_at + DOUBT <= now)
+            lane.give_up(lambda away: away.back_at + DOUBT <= self._heard)
             self._pump(lane)
             if lane.stalled:
                 back_at = min(away.back_at for away in lane.away.values() if away.awaited)

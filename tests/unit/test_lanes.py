@@ -657,6 +657,10 @@ def test_what_somebody_else_has_taken_is_not_waited_for_till_the_end() -> None:
     rig.lanes.tick(rig.now)
     assert rig.offered == ["a"], "nothing was received since: it may still be there"
 
+    rig.lanes.heard(rig.now - 15.0)
+    rig.lanes.tick(rig.now)
+    assert rig.offered == ["a"], "that may have been too early"
+
     rig.lanes.heard(rig.now - 5.0)
     rig.lanes.tick(rig.now)
     assert rig.offered == ["a", "b"]
@@ -666,6 +670,7 @@ def test_a_reply_that_crosses_with_a_nack_does_not_overtake() -> None:
     """What was leased before an event was back is after it, although it comes when the source has it again."""
     rig = Rig("hold")
     first = rig.come("a")
+    first.state = SETTLING
     rig.lanes.went_back(first)
     first.state, first.due = GONE, rig.now + 5.0
     rig.now += 6.0

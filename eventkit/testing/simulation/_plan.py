@@ -18,8 +18,8 @@ Size: TypeAlias = Literal["small", "large"]
 
 _UNORDERED_ONLY: Final = {"duplicate"}
 _WITHOUT_COUNT: Final = {"count_inflated"}
-_IN_ORDER_ONLY_IF_RECEIVED: Final = {"receive_lost"}
-"""A source that brings later events of a key while earlier ones are out cannot lose a reply and stay in order."""
+_TRUSTED: Final = {"receive_lost", "receive_empty"}
+"""A source that brings later events of a key while earlier ones are out must neither lose a reply nor hide an event."""
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,18 +140,18 @@ def expand(seed: int, size: Size = "large", engine: Engine = "asyncio") -> Plan:
         parked=pick([3, 20, 1000]),
         latency=pick([0.0, 0.002, 0.05]),
         heal_at=pick([20.0, 60.0, 120.0]),
-        faults=_faults(rng, broker, workers, share, quiet=quiet),
+        faults=_faults(rng, broker, share, quiet=quiet),
     )
 
 
-def _faults(rng: Random, broker: str, workers: int, share: float, *, quiet: bool) -> dict[str, float]:
+def _faults(rng: Random, broker: str, share: float, *, quiet: bool) -> dict[str, float]:
     """The faults that are on: none but a handler's in a quiet world."""
     traits = BROKERS[broker].traits
     offered: list[str] = []
     for name, switch in SWITCHES.items():
         exists = not (
             (name in _UNORDERED_ONLY and traits.key_release != "none")
-            or (name in _IN_ORDER_ONLY_IF_RECEIVED and traits.key_release in {"hold", "redelivers"})
+            or (name in _TRUSTED and traits.key_release in {"hold", "redelivers"})
             or (name in _WITHOUT_COUNT and traits.delivery_count != "approximate")
         )
         if exists and switch.where != "world":
