@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 import msgspec
@@ -150,7 +150,7 @@ class Cast:
         failed = {event: error for event, error in errors.items() if error is not None}
         style = self._plan.style if self._plan.style != "mixed" else self._rng.choice(["raise", "mark", "name"])
         if any(self._part_of(event).role == "wrong_marks" and self._once(event) for event in batch):
-            return self._mark_wrongly(call, batch)
+            self._mark_wrongly(batch)
         if any(isinstance(error, ConnectionError) for error in failed.values()):
             self._ledger.outage()
             raise ConnectionError("down for one of them")
@@ -199,7 +199,7 @@ class Cast:
             return failure
         raise failure
 
-    def _mark_wrongly(self, call: Call, batch: Batch[Any]) -> None:
+    def _mark_wrongly(self, batch: Batch[Any]) -> NoReturn:
         """Name an event of another batch: the framework must refuse it loudly."""
         self._world.fired("wrong_marks")
         for event in batch if len(batch) == 1 or self._plan.on_raise == "whole" else ():

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from eventkit.errors import AccessDenied
-from eventkit.spi import Address, Delivery, Demand, Extended, Letter, Receipt, Settled, Sink, Source, SourceInfo
-from eventkit.testing.memory import MemorySource, NativeMemorySource
 
 if TYPE_CHECKING:
     from eventkit._config import Options
     from eventkit._worker import Worker
     from eventkit.testing.simulation._world import World
 
-__all__ = ["DEAD", "LIFE", "QUEUE", "Killed", "Life", "LifeAdapter"]
+__all__ = ["LIFE", "Killed", "Life"]
 
-QUEUE, DEAD = "events", "dead"
-"""The queue that workers receive from, and the one their dead letters are published to."""
 
 LIFE: ContextVar[Life | None] = ContextVar("eventkit_simulated_life", default=None)
 """Whose code runs: inherited by every task a worker starts."""
@@ -62,7 +56,7 @@ class Life:
                 await self.worker.run(abandon=self.exit)
             except AccessDenied as exc:
                 how = f"ends: {exc}"
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - whatever a worker dies of, the world goes on
                 if not self.dead:
                     self._world.violate("I15", f"worker {self.number} fell over: {type(exc).__name__}: {exc}")
         if not self.dead:
@@ -117,74 +111,3 @@ class Life:
         self.check()
         await anyio.sleep(seconds)
         self.check()
-
-
-class LifeAdapter:
-    """The adapter of one life, whose sources and sinks end with it. All addresses lead to the two queues of its world."""
-
-    def __init__(self, world: World, life: Life) -> None:
-        self._world = world
-        self._life = life
-
-    def open_source(self, address: Address, demand: Demand) -> AbstractAsyncContextManager[Source]:
-        """See `Adapter`."""
-        return self._source(demand)
-
-    @asynccontextmanager
-    async def _source(self, demand: Demand) -> AsyncIterator[Source]:
-        async with self._world.broker.source(QUEUE, demand) as source:
-            self._life.source = source.number
-            self._world.note(self._life, "opens source", source.number)
-            kind = NativeMortalSource if isinstance(source, NativeMemorySource) else MortalSource
-            yield kind(source, self._world, self._life)
-
-    def open_sink(self, address: Address) -> AbstractAsyncContextManager[Sink]:
-        """See `Adapter`."""
-        return self._world.broker.sink(DEAD)
-
-
-class MortalSource:
-    """The source of one life. Faults of calls are injected below it, by the broker."""
-
-    def __init__(self, source: MemorySource, world: World, life: Life) -> None:
-        self.info: SourceInfo = source.info
-        self._source = source
-        self._world = world
-        self._life = life
-
-    async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """See `Source`."""
-        self._world.witness.receiving(self._life, limit)
-        if self._world.faults.says_empty():
-            await self._life.sleep(wait * 0.5)
-            return []
-        deliveries = await self._source.receive(limit, wait)
-        self._world.witness.received(self._life, deliveries)
-        return deliveries
-
-    async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:
-        """See `Source`."""
-        return await self._source.ack(receipts)
-
-    async def nack(self, items: Sequence[tuple[Receipt, float]]) -> Sequence[Settled]:
-        """See `Source`."""
-        return await self._source.nack(items)
-
-    async def extend(self, receipts: Sequence[Receipt], lease: float) -> Sequence[Extended | Settled]:
-        """See `Source`."""
-        return await self._source.extend(receipts, lease)
-
-    def stop(self) -> None:
-        """See `Source`."""
-        self._life.check()
-        self._source.stop()
-
-
-class NativeMortalSource(MortalSource):
-    """The source of one life at a queue that dead-letters by itself."""
-
-    async def dead_letter(self, letters: Sequence[Letter]) -> Sequence[Settled]:
-        """See `NativeDeadLetter`."""
-        source: Any = self._source
-        result: Sequence[Settled] = await source.dead_letter(letters)
-        return result

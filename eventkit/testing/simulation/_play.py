@@ -9,8 +9,9 @@ from eventkit._worker import Worker
 from eventkit.testing.simulation._brokers import BROKERS
 from eventkit.testing.simulation._cast import MANY, SINGLE, Cast, handlers
 from eventkit.testing.simulation._ledger import Ledger
-from eventkit.testing.simulation._life import DEAD, QUEUE, Life
+from eventkit.testing.simulation._life import Life
 from eventkit.testing.simulation._plan import Plan, options, stream
+from eventkit.testing.simulation._ports import DEAD, QUEUE
 from eventkit.testing.simulation._world import World
 
 __all__ = ["Play"]
@@ -23,7 +24,7 @@ class Play:
     """See `Stage`: what is played under a plan."""
 
     def __init__(self, world: World, plan: Plan) -> None:
-        self.witness = self._ledger = Ledger(plan, world.violate, lambda: world.clock())
+        self.witness = self._ledger = Ledger(plan, world.violate, lambda: world.clock())  # noqa: PLW0108 - the clock is set when it runs
         self._world = world
         self._plan = plan
         self._cast = Cast(world, plan, self._ledger, stream(plan.seed, "cast"))

@@ -134,16 +134,14 @@ class Witness:
         self.fates[message_id] = fate
         self.open += 1
 
-    def changed(self, change: Change) -> None:
+    def changed(self, change: Change) -> None:  # noqa: C901 - one case for each kind
         """The queue has moved."""
         fate = self.fates.get(change.message_id)
         match change.kind:
             case Kind.PUBLISHED if fate is None:
                 self.published(change.message_id, Fate(len(self.fates), "event", change.key, 0))
             case Kind.DELIVERED if fate is not None:
-                fate.deliveries += 1
-                self.delivered_at[change.receipt] = change.at
-                self.leases[change.receipt] = Lease(fate, change.source, change.at, change.until, fate.size)
+                self._delivered(fate, change)
             case Kind.EXTENDED:
                 if (lease := self.leases.get(change.receipt)) is not None:
                     lease.until = change.until
@@ -165,6 +163,11 @@ class Witness:
                 self.violate("I1", f"event {change.message_id} was dropped by the broker")
             case _:
                 pass
+
+    def _delivered(self, fate: Fate, change: Change) -> None:
+        fate.deliveries += 1
+        self.delivered_at[change.receipt] = change.at
+        self.leases[change.receipt] = Lease(fate, change.source, change.at, change.until, fate.size)
 
     def acked(self, fate: Fate) -> None:
         """An event has left the queue."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import anyio
@@ -12,14 +12,13 @@ import msgspec
 from eventkit._pipeline.executor import inline
 from eventkit._telemetry.records import Level, Record
 from eventkit._worker import Worker
-from eventkit.spi import DONE, Delivery, Settled
-from eventkit.testing.memory import Call, Change, MemoryBroker
+from eventkit.testing.memory import Change, MemoryBroker
 from eventkit.testing.simulation._brokers import BROKERS
 from eventkit.testing.simulation._engines import engine_clock
-from eventkit.testing.simulation._faults import BrokerFaults
-from eventkit.testing.simulation._life import LIFE, QUEUE, Life, LifeAdapter
+from eventkit.testing.simulation._life import Life
 from eventkit.testing.simulation._nemesis import Nemesis
 from eventkit.testing.simulation._plan import Conditions, stream
+from eventkit.testing.simulation._ports import QUEUE, LifeAdapter, WorldFaults
 from eventkit.testing.simulation._witness import Violation, Witness
 
 __all__ = ["Stage", "World"]
@@ -37,7 +36,10 @@ RESTART = 2.0
 class Stage(Protocol):
     """What is played in a world: workers, the events for them, and who looks on."""
 
-    witness: Witness
+    @property
+    def witness(self) -> Witness:
+        """Who is told of everything."""
+        ...
 
     @property
     def patience(self) -> float:
@@ -65,7 +67,7 @@ class World:
         self.seconds = 0.0
         self.lives: list[Life] = []
         self.clock: Callable[[], float] = anyio.current_time
-        self.faults = _WorldFaults(self)
+        self.faults = WorldFaults(self)
         self.nemesis = Nemesis(self, stream(conditions.seed, "nemesis"))
         self._fired: Counter[str] = Counter()
         self._rng = stream(conditions.seed, "world")
@@ -241,53 +243,3 @@ class _Observer:
         """See `Observer`."""
         if not self._life.dead:
             self._world.told(self._life, record)
-
-
-class _WorldFaults(BrokerFaults):
-    """Faults of calls, and the end of a process in the middle of one."""
-
-    def __init__(self, world: World) -> None:
-        conditions = world.conditions
-        super().__init__(
-            stream(conditions.seed, "faults"), conditions.faults, lease=conditions.lease, latency=conditions.latency
-        )
-        self._world = world
-
-    async def before(self, call: Call) -> Mapping[int, Settled]:
-        """See `Faults`."""
-        life = _caller()
-        self._world.note(life, call.verb, len(call.items))
-        answers = await super().before(call)
-        self._world.nemesis.ambushed(life)
-        life.check()
-        if call.verb == "dead_letter":
-            self._world.witness.letters_sent(call.items)
-        return answers
-
-    async def after(self, call: Call, results: Sequence[Any]) -> Sequence[Any]:
-        """See `Faults`."""
-        if call.verb == "publish":
-            stored = [letter for letter, result in zip(call.items, results, strict=True) if result == DONE]
-            self._world.witness.letters_stored(stored)
-        life = _caller()
-        self._world.nemesis.ambushed(life)
-        life.check()
-        results = await super().after(call, results)
-        life.check()
-        return results
-
-    async def pause(self, seconds: float) -> None:
-        """See `BrokerFaults`."""
-        await _caller().sleep(seconds)
-
-    def maimed(self, delivery: Delivery) -> None:
-        """See `BrokerFaults`."""
-        self._world.witness.fates[delivery.message_id].maimed = True
-
-
-def _caller() -> Life:
-    """Whose call this is. Raises Killed if that one is dead."""
-    life = LIFE.get()
-    assert life is not None, "only lives call"
-    life.check()
-    return life

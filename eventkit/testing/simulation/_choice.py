@@ -1,0 +1,95 @@
+"""Which faults a run has: chosen by name, or drawn from its seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from random import Random
+from typing import Final
+
+import msgspec
+
+from eventkit.errors import ConfigurationError
+from eventkit.spi import Traits
+from eventkit.testing.simulation._switches import SWITCHES, swarm
+
+__all__ = ["Choice", "happens_at"]
+
+UNASKED: Final = frozenset({"access_denied", "attributes_lost"})
+"""The first ends a worker for good, the second sends good events to the dead letters: on when named, and only then."""
+
+SHARES: Final = (0.1, 0.25, 0.5)
+"""How likely each fault is on; one of these is drawn by each seed."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Turns the faults of `offered` on and off; `place` says in messages where they are offered.
+
+    `only` are on in every run; without it, each seed turns on a random subset. `without` are off. `rates` are on
+    too, at these rates. Raises ConfigurationError for a name that is not offered.
+    """
+
+    offered: tuple[str, ...]
+    place: str
+    only: Collection[str] | None = None
+    without: Collection[str] = ()
+    rates: Mapping[str, float] = {}
+
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigurationError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        for option, names in (("only", self.only), ("without", self.without)):
+            if isinstance(names, str):
+                yield f'{option}={names!r}: must be a collection of names, such as ["{names}"]'
+        if isinstance(self.only, str) or isinstance(self.without, str):
+            return
+        for name in dict.fromkeys([*(self.only or ()), *self.without, *self.rates]):
+            if name not in self.offered:
+                yield self._unknown(name)
+        for name, rate in self.rates.items():
+            if not 0 < rate < math.inf:
+                yield f"rate of {name}, {rate!r}: must be above 0; leave a fault out with without=[{name!r}]"
+
+    def _unknown(self, name: str) -> str:
+        if name in SWITCHES:
+            return f'fault "{name}" does not happen {self.place}'
+        near = get_close_matches(name, self.offered, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        return f'no fault is called "{name}"{hint} The faults {self.place}: {", ".join(self.offered)}'
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Those that were asked for."""
+        return frozenset(self.rates) | frozenset(self.only or ())
+
+    def draw(self, rng: Random) -> dict[str, float]:
+        """The faults of one seed, with their rates; never none, unless none is left to choose."""
+        share = rng.choice(SHARES)
+        state = rng.getstate()
+        everything = swarm(rng, list(self.offered), 1.0)
+        rng.setstate(state)
+        some = swarm(rng, list(self.offered), share)
+        wanted = self.only if self.only is not None else [name for name in some if name not in UNASKED]
+        left = [name for name in everything if name not in self.without]
+        drawn = {name: rate for name, rate in everything.items() if name in wanted and name in left}
+        if not drawn and self.only is None:
+            drawn = {name: everything[name] for name in left if name not in UNASKED}
+        return drawn | dict(self.rates)
+
+
+_UNORDERED_ONLY: Final = frozenset({"duplicate"})
+_COUNTED_ONLY: Final = frozenset({"count_inflated"})
+_IN_ORDER_ONLY_IF_RECEIVED: Final = frozenset({"receive_lost"})
+
+
+def happens_at(traits: Traits, fault: str) -> bool:
+    """Whether a broker with these traits knows this fault."""
+    if fault in _UNORDERED_ONLY:
+        return traits.key_release == "none"
+    if fault in _COUNTED_ONLY:
+        return traits.delivery_count == "approximate"
+    # A source that brings later events of a key while earlier ones are out cannot lose a reply and stay in order.
+    return fault not in _IN_ORDER_ONLY_IF_RECEIVED or traits.key_release not in {"hold", "redelivers"}
