@@ -159,6 +159,20 @@ class Lanes:
 
     def line_up(self, entry: InFlight) -> Lane | None:
         """Let an event wait in its lane, and nothing more; None when it has no order to keep."""
+        lane = self._lane_of(entry)
+        if lane is not None:
+            lane.wait(entry)
+        return lane
+
+    def pass_by(self, entry: InFlight) -> None:
+        """The event will reach no handler: what is behind it waits until its dead letter is stored."""
+        lane = self._lane_of(entry)
+        if lane is not None:
+            lane.busy += 1
+            lane.gathering = None
+
+    def _lane_of(self, entry: InFlight) -> Lane | None:
+        """The lane of an event that comes, and its place there; None when it has no order to keep."""
         key = entry.delivery.key
         if not self.ordered or key is None:
             return None
@@ -167,7 +181,6 @@ class Lanes:
             lane = self._lanes[key] = Lane(key)
         entry.lane, entry.place = lane, lane.place_of(entry)
         lane.came(entry)
-        lane.wait(entry)
         return lane
 
     def is_free(self, entry: InFlight) -> bool:
@@ -216,6 +229,7 @@ class Lanes:
         """The event goes back to the source and will come again; what waits behind it must not run before it."""
         lane = entry.lane
         if lane is None:
+            self.stays_out(entry)
             return
         if entry in lane.waiting:
             lane.waiting.remove(entry)
@@ -248,7 +262,7 @@ class Lanes:
         return due
 
     def stays_out(self, entry: InFlight) -> None:
-        """The source refused to take the event back: it comes when its lease has ended, and not before."""
+        """The event did not go back as it should: it comes when its lease has ended, and not before."""
         lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
         away = lane.away.get(entry.delivery.message_id) if lane is not None else None
         if lane is not None and away is not None:

@@ -120,11 +120,13 @@ class Admission:
                 event.data = route.decode(envelope)
                 return route
         except DecodeError as exc:
+            self._lanes.pass_by(entry)
             self._judge.rejected(entry, "decode", exc)
             return None
         if self._unroutable == "skip":
             self._judge.skipped(entry, "unroutable")
         else:
+            self._lanes.pass_by(entry)
             self._judge.rejected(entry, "unroutable")
         return None
 

@@ -212,7 +212,6 @@ class Settler:
         self._counters.settle_unknown += 1
         self._table.remove(entry)
         self.judge.lanes.went_back(entry)
-        self.judge.lanes.stays_out(entry)
 
 
 def _letter(entry: InFlight) -> Letter:

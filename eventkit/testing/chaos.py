@@ -30,9 +30,7 @@ _ELSEWHERE: Final = frozenset({"receive_empty", "late", "clock_off", "oversized"
 """Faults of a broker that are not those of a call."""
 
 _OFFERED: Final = tuple(
-    name
-    for name, switch in SWITCHES.items()
-    if switch.where in {"broker", "letters"} and name not in _ELSEWHERE
+    name for name, switch in SWITCHES.items() if switch.where in {"broker", "letters"} and name not in _ELSEWHERE
 )
 
 _OF_THE_BROKER: Final = ("duplicate", "lease_lost")

@@ -16,7 +16,7 @@ differs from them fails. `run` runs one check, for a test runner that wants a te
 from eventkit.testing.conformance._results import Check, NonConformance, NotApplicable, Report, Result, Status
 from eventkit.testing.conformance._subject import Subject
 from eventkit.testing.conformance._suite import SinkConformance, SourceConformance
-from eventkit.testing.conformance._terms import Place
+from eventkit.testing.conformance._terms import Place, Terms
 
 __all__ = [
     "Check",
@@ -29,4 +29,5 @@ __all__ = [
     "SourceConformance",
     "Status",
     "Subject",
+    "Terms",
 ]

@@ -99,28 +99,29 @@ class _Suite(Terms):
         try:
             async with self.places() as place:
                 at = str(place.source)
-                with anyio.fail_after(self.limit):
-                    await check.run(Subject(check, self, place))
+                subject = Subject(check, self, place)
+                with anyio.move_on_after(self.limit) as scope:
+                    await check.run(subject)
+                if scope.cancelled_caught:
+                    subject.fail(f"not finished after {self.limit:g} s: a call hangs, or `patience` is too short")
         except Exception as raised:  # noqa: BLE001  # it runs the code of others: whatever they raise is the result
-            error = _read(raised, check, at, self.limit)
+            error = _read(raised, check, at)
             if isinstance(error, NotApplicable):
                 return Result(check=check, status=Status.NOT_APPLICABLE, reason=str(error))
             return Result(check=check, status=Status.FAILED, reason=str(error), error=error)
         return Result(check=check, status=Status.PASSED)
 
 
-def _read(raised: Exception, check: Check, at: str, limit: float) -> NonConformance | NotApplicable:
+def _read(raised: Exception, check: Check, at: str) -> NonConformance | NotApplicable:
     """What `raised` says of the adapter; what a check itself raised comes first."""
     leaves = list(_leaves(raised))
     ours = [leaf for leaf in leaves if isinstance(leaf, NonConformance | NotApplicable)]
     if ours:
         return ours[0]
-    leaf = leaves[0]
-    told = f"not finished after {limit:g} s: a call hangs, or `patience` is too short"
-    if not isinstance(leaf, TimeoutError):
-        told = f"{type(leaf).__name__} was raised, which this check does not allow for: {leaf}"
+    cause = leaves[0]
+    told = f"{type(cause).__name__} was raised, which this check does not allow for: {cause}"
     error = NonConformance(check, at, told)
-    error.__cause__ = leaf
+    error.__cause__ = cause
     return error
 
 
@@ -136,7 +137,8 @@ def _leaves(raised: Exception) -> Iterator[Exception]:
 class SourceConformance(_Suite):
     """Whether the sources of an adapter keep the contract of `eventkit.spi.Source`, with the traits they declare.
 
-    Each check in `checks` runs at a place of its own and needs nothing but the adapter.
+    Each check in `checks` runs at a place of its own and needs nothing but the adapter. The arguments are those
+    of `Terms`.
     """
 
     checks = _by_clause([check for module in _SOURCE_MODULES for check in module.CHECKS])
@@ -145,7 +147,7 @@ class SourceConformance(_Suite):
 class SinkConformance(_Suite):
     """Whether the sinks of an adapter keep the contract of `eventkit.spi.Sink`.
 
-    What was published is looked at through a source of the same adapter.
+    What was published is looked at through a source of the same adapter. The arguments are those of `Terms`.
     """
 
     checks = _by_clause([*_publishing.CHECKS, *_content.CHECKS])

@@ -19,7 +19,7 @@ __all__ = ["Choice", "happens_at"]
 UNASKED: Final = frozenset({"access_denied", "attributes_lost"})
 """The first ends a worker for good, the second sends good events to the dead letters: on when named, and only then."""
 
-SHARES: Final = (0.1, 0.25, 0.5)
+SHARES: Final = (0.2, 0.5, 0.8)
 """How likely each fault is on; one of these is drawn by each seed."""
 
 

@@ -94,8 +94,8 @@ class Fate(msgspec.Struct, eq=False):
 
     @property
     def passable(self) -> bool:
-        """What follows in its key may run: it is decided, or no handler would see it."""
-        return self.decided or self.maimed or self.role in {"undecodable", "unroutable"}
+        """What follows in its key may run: it is decided, or its broker has hidden what it is."""
+        return self.decided or self.maimed
 
 
 class Lease(msgspec.Struct, eq=False):
