@@ -173,7 +173,7 @@ class BatchRunner:
         marks = batch.marks
         if isinstance(error, BatchFailure):
             marks, error = _named(batch, error)
-        if slot.cause is not None and (error is not None or slot.interrupted):
+        if slot.cause is not None and (slot.interrupted or isinstance(error, self._cancelled)):
             error = _cut(slot.cause, self._route.name, self._route.timeout)
         elif isinstance(error, self._cancelled) and cancelled_from_outside():
             error = _Cut()

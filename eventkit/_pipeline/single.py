@@ -73,7 +73,7 @@ class SingleRunner:
         """No await in here: a call's end and its outcome are one step."""
         if entry.state is GONE:
             self._judge.lanes.left(entry)
-        if slot.cause is not None and (error is not None or slot.interrupted):
+        if slot.cause is not None and (slot.interrupted or isinstance(error, self._cancelled)):
             self._cut(slot.cause, entry)
         elif entry.state is GONE:
             # The lease was lost while the call ran, or came back from a thread too late.
