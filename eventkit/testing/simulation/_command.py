@@ -27,8 +27,9 @@ ENOUGH = 2000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sweep over seeds, or look closely at one. The exit code: 0, or 1 when an invariant was broken."""
     options = _parser().parse_args(arguments)
-    if options.digest is not None:
-        print(run(expand(options.digest, options.size, options.engine)).digest)
+    if options.digests:
+        for seed in map(int, sys.stdin.read().split()):
+            print(run(expand(seed, options.size, options.engine)).digest)
         return 0
     if options.seed is not None:
         return _one(options)
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="SEED", help="run this seed alone, and show its trace")
     parser.add_argument("--lines", type=int, default=50, metavar="N", help="lines of the trace to show (50)")
     parser.add_argument("--minimise", action="store_true", help="with --seed: look for the smallest run that fails so")
-    parser.add_argument("--digest", type=int, metavar="SEED", help=argparse.SUPPRESS)
+    parser.add_argument("--digests", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
@@ -113,7 +114,7 @@ def _report(total: Sweep, silent: Sequence[str]) -> None:
     hours = total.virtual / 3600.0
     print(
         f"{total.seeds} seeds in {total.seconds:.1f} s: {rate:.0f} a minute, {hours:.1f} simulated hours; "
-        f"{total.checked_twice} repeated in another process; {len(total.violations)} violations"
+        f"{sum(map(len, total.digests.values()))} repeated in another process; {len(total.violations)} violations"
     )
     print("faults: " + ", ".join(f"{name} {total.fired[name]}" for name in SWITCHES if total.fired[name]))
     if silent:

@@ -135,14 +135,14 @@ class Simulation:
     def sweep(self, seeds: int = 20, *, first: int = 0) -> Swept:
         """Run so many seeds, from `first` on. Raises SimulationFailed at the first that fails."""
         total = Swept()
-        for seed in self._seeds(seeds, first):
+        for seed in self._range(seeds, first):
             result = self.run(seed)
             total.seeds += 1
             total.seconds += result.seconds
             total.fired += result.fired
         return total
 
-    def _seeds(self, seeds: int, first: int) -> range:
+    def _range(self, seeds: int, first: int) -> range:
         return range(first, first + seeds)
 
     def _again(self, seed: int) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.pool import Pool
 
@@ -17,9 +17,8 @@ import msgspec
 from eventkit.testing.simulation._engines import Engine
 from eventkit.testing.simulation._plan import Size, expand
 from eventkit.testing.simulation._run import run
-from eventkit.testing.simulation._witness import Violation
 
-__all__ = ["Found", "Sweep", "digest_elsewhere", "sweep"]
+__all__ = ["Found", "Sweep", "digests_elsewhere", "sweep"]
 
 CHECKED_TWICE = 100
 """One seed of so many is run once more in another process, with other hashes and another layout of memory."""
@@ -41,7 +40,8 @@ class Sweep(msgspec.Struct, kw_only=True):
     seeds: int = 0
     virtual: float = 0.0
     seconds: float = 0.0
-    checked_twice: int = 0
+    digests: dict[Engine, dict[int, str]] = msgspec.field(default_factory=dict)
+    """Of the seeds that are to be repeated in another process."""
     fired: Counter[str] = msgspec.field(default_factory=Counter)
     violations: list[Found] = msgspec.field(default_factory=list)
 
@@ -49,7 +49,8 @@ class Sweep(msgspec.Struct, kw_only=True):
         """Count what another part of the sweep has come to."""
         self.seeds += other.seeds
         self.virtual += other.virtual
-        self.checked_twice += other.checked_twice
+        for engine, digests in other.digests.items():
+            self.digests.setdefault(engine, {}).update(digests)
         self.fired += other.fired
         self.violations += other.violations
 
@@ -92,6 +93,9 @@ def sweep(
                 progress(total)
             if stop and total.violations:
                 break
+    if not total.violations:
+        for repeated, digests in total.digests.items():
+            total.violations += _unequal(size, repeated, digests)
     total.violations.sort(key=lambda found: found.seed)
     total.seconds = time.perf_counter() - began
     return total
@@ -122,20 +126,26 @@ def _run_one(part: Sweep, seed: int, size: Size, engine: Engine, *, twice: bool)
     part.seeds += 1
     part.virtual += result.seconds
     part.fired += result.fired
-    violations = result.violations[:1]
-    if not violations and twice and seed % CHECKED_TWICE == 0:
-        part.checked_twice += 1
-        other = digest_elsewhere(seed, size, engine)
-        if other != result.digest:
-            message = f"the trace has digest {result.digest} here, and {other} in another process"
-            violations = [Violation("I17", message, result.seconds)]
-    part.violations += [Found(seed, size, engine, broken.invariant, broken.message) for broken in violations]
+    part.violations += [Found(seed, size, engine, broken.invariant, broken.message) for broken in result.violations[:1]]
+    if twice and seed % CHECKED_TWICE == 0:
+        part.digests.setdefault(engine, {})[seed] = result.digest
 
 
-def digest_elsewhere(seed: int, size: Size, engine: Engine) -> str:
-    """The digest of a seed's trace in a process with other hashes."""
-    environment = {**os.environ, "PYTHONHASHSEED": str(seed % 1000 + 1), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "eventkit.testing.simulation", "--digest", str(seed)]
-    command += ["--size", size, "--engine", engine]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own
-    return done.stdout.strip()
+def _unequal(size: Size, engine: Engine, digests: Mapping[int, str]) -> list[Found]:
+    """Seeds whose trace is another one in another process."""
+    others = digests_elsewhere(list(digests), size, engine)
+    return [
+        Found(seed, size, engine, "I17", f"the trace has digest {digest} here, and {others[seed]} in another process")
+        for seed, digest in digests.items()
+        if others[seed] != digest
+    ]
+
+
+def digests_elsewhere(seeds: Sequence[int], size: Size, engine: Engine) -> dict[int, str]:
+    """The digests of these seeds in a process with other hashes, and another layout of memory."""
+    environment = {**os.environ, "PYTHONHASHSEED": str(len(seeds) + 1), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "eventkit.testing.simulation", "--size", size, "--engine", engine, "--digests"]
+    done = subprocess.run(  # noqa: S603 - our own
+        command, input=" ".join(map(str, seeds)), env=environment, capture_output=True, text=True, check=True
+    )
+    return dict(zip(seeds, done.stdout.split(), strict=True))
