@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench kill lock clean
+.PHONY: help demo test lint types bench simulate mutants kill lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
 	@$(BIN)/python examples/quakes/demo.py
@@ -28,6 +28,14 @@ types: $(STAMP) ## check types
 
 bench: $(STAMP) ## measure the cost of an event
 	@$(BIN)/python -m bench
+
+simulate: SEEDS ?= 1000
+simulate: SIZE ?= large
+simulate: $(STAMP) ## run workers in simulated worlds full of faults (make simulate SEEDS=100000 SIZE=small)
+	@$(BIN)/python -m eventkit.testing.simulation --seeds $(SEEDS) --size $(SIZE) --trio-every 10
+
+mutants: $(STAMP) ## break the core in every known way, and see that the simulation notices
+	@$(BIN)/python -m tests.simulation.mutants
 
 kill: N ?= 100
 kill: $(STAMP) ## kill, stop and drain real workers, N times (make kill N=2000)

@@ -202,7 +202,8 @@ class Receiver:
         free = self._limits.in_flight - self._table.held - self._reserved
         if free <= 0 or self._table.bytes >= self._limits.in_flight_bytes:
             # What waits for the head of its key makes no room before that comes again: one more, or all stands still.
-            return int(not self._reserved and self._flow.lanes.starve(len(self._table.entries)))
+            in_hand, most = len(self._table.entries), self._limits.in_flight + self._limits.parked
+            return int(not self._reserved and in_hand < most and self._flow.lanes.starve(in_hand))
         return min(free, 1 if closed else self._source.info.limits.receive)
 
     async def _receive(self, permits: int) -> Sequence[Delivery]:
