@@ -1,5 +1,9 @@
-"""The door for tests: a broker without a cloud, and a harness for handlers."""
+"""The door for tests: a broker without a cloud, faults for it, and a harness for handlers.
 
+Below it are `simulation` (your worker under every fault there is) and `conformance` (for authors of adapters).
+"""
+
+from eventkit.testing.chaos import Chaos, chaos
 from eventkit.testing.harness import Harness, Outcome
 from eventkit.testing.memory import (
     Call,
@@ -18,6 +22,7 @@ from eventkit.testing.memory import (
 __all__ = [
     "Call",
     "Change",
+    "Chaos",
     "Counts",
     "Faults",
     "Harness",
@@ -29,4 +34,5 @@ __all__ = [
     "MemorySource",
     "Outcome",
     "Settings",
+    "chaos",
 ]

@@ -29,6 +29,7 @@ PACKAGES = {
     "eventkit._pipeline": [
         "batcher",
         "bisector",
+        "calls",
         "counters",
         "executor",
         "flow",
@@ -80,6 +81,14 @@ def test_importing_eventkit_loads_only_what_is_listed(fresh: Callable[[str], str
     assert {name for name in loaded if name.split(".")[0] == "eventkit"} == LOADED
     assert strangers <= THIRD_PARTY
     assert DEAR & (loaded - base) == set()
+
+
+def test_importing_the_doors_for_tests_loads_no_second_loop_and_no_processes(fresh: Callable[[str], str]) -> None:
+    """A unit test with the in-memory broker does not pay for simulations, nor need trio to be installed."""
+    doors = "eventkit.testing, eventkit.testing.conformance, eventkit.testing.simulation"
+    loaded = set(json.loads(fresh(LIST.format(doors))))
+
+    assert loaded & {"asyncio", "multiprocessing", "pytest", "trio"} == set()
 
 
 def test_importing_eventkit_costs_little_beside_anyio(

@@ -31,7 +31,9 @@ THIRD_PARTY = {
     "pydantic": ("eventkit._codec._pydantic", "eventkit._config", "eventkit.cli"),
     "pydantic_core": ("eventkit._codec._pydantic", "eventkit.cli"),
     "pydantic_settings": ("eventkit._config", "eventkit.cli"),
+    "pytest": ("eventkit.testing.plugin",),
     "rich": ("eventkit.cli",),
+    "trio": ("eventkit.testing.simulation",),
     "typer": ("eventkit.cli",),
 }
 

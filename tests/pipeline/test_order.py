@@ -612,7 +612,7 @@ def test_a_key_goes_on_after_a_dead_letter_whose_confirmation_was_lost(release: 
         for n in range(3):
             rig.publish({"n": n}, key="a")
         async with rig.running():
-            await rig.until_settled(20)
+            await rig.until_settled(30)
 
     on_virtual_time(scenario)
     assert dead(rig) == {0}
