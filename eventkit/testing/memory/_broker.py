@@ -107,7 +107,11 @@ class MemoryBroker:
     @asynccontextmanager
     async def _sink(self, queue: str) -> AsyncIterator[MemorySink]:
         self.now()
-        yield MemorySink(self._wire(queue), self._message_ids)
+        sink = MemorySink(self._wire(queue), self._message_ids)
+        try:
+            yield sink
+        finally:
+            sink.close()
 
     def _wire(self, queue: str) -> Wire:
         if queue not in self._wires:

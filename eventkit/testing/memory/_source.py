@@ -136,9 +136,18 @@ class MemorySource:
     async def extend(self, receipts: Sequence[Receipt], lease: float) -> Sequence[Extended | Settled]:
         """See `Source` and `MemoryQueue.extend`."""
         self._require("extend", len(receipts), self.info.limits.extend)
-        return await self._wire.call(
-            "extend", self.number, receipts, lambda asked, now: self._queue.extend(asked, lease, now)
-        )
+        asked_at = anyio.current_time()
+
+        def extend(asked: Sequence[Receipt], now: float) -> list[Extended | Settled]:
+            results = self._queue.extend(asked, lease, now)
+            on_the_way = now - asked_at
+            if not on_the_way:
+                return results
+            return [
+                Extended(result.until - on_the_way) if isinstance(result, Extended) else result for result in results
+            ]
+
+        return await self._wire.call("extend", self.number, receipts, extend)
 
     def stop(self) -> None:
         """See `Source`. A receive that waits returns at once."""
@@ -197,9 +206,16 @@ class MemorySink:
         self.limits = wire.queue.settings.limits
         self._wire = wire
         self._message_ids = message_ids
+        self._closed = False
+
+    def close(self) -> None:
+        """The context ends. Idempotent; the broker calls it."""
+        self._closed = True
 
     async def publish(self, messages: Sequence[Outgoing]) -> Sequence[Settled]:
         """See `Sink`. A body above the limit, or what is not bytes and text, is refused."""
+        if self._closed:
+            raise PermanentAdapterError(f"publish at {self._wire.address}: the sink is closed")
         self._wire.require("publish", len(messages), self.limits.publish)
         return await self._wire.call("publish", 0, messages, self._publish)
 

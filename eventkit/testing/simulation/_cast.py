@@ -13,6 +13,7 @@ import msgspec
 from eventkit import Batch, BatchFailure, BatchHandler, Batching, Event, Handler, Reject, Retry, Skip
 from eventkit._handler import AnyHandler
 from eventkit.errors import HandlerSignal
+from eventkit.testing.simulation._engines import start_and_forget
 from eventkit.testing.simulation._ledger import Call, Ledger
 from eventkit.testing.simulation._switches import HANDLER, SWITCHES
 from eventkit.testing.simulation._witness import Fate
@@ -64,7 +65,8 @@ class Cast:
         if role == "hang" and self._plan.handlers == "plain":
             role = "ok"  # what does not wait cannot hang
         bad = role in {"poison", "reject", "undecodable", "unroutable", "hang"}
-        return Fate(index, role, key, size, good=role in {"ok", "slow", "transient", "partner", "swallow"}, bad=bad)
+        good = role in {"ok", "slow", "transient", "partner", "swallow", "leak"}
+        return Fate(index, role, key, size, good=good, bad=bad)
 
     def in_outage(self) -> bool:
         """Whether everything behind the handlers is out of order."""
@@ -111,8 +113,10 @@ class Cast:
         """Take as long as the slowest of these, or for ever."""
         parts = [self.parts[fate.index] for fate in call.fates]
         for part in parts:
-            if part.role in {"slow", "hang"}:
+            if part.role in {"slow", "hang", "leak"}:
                 self._world.fired(part.role)
+            if part.role == "leak":
+                start_and_forget(part.seconds, self._plan.engine)
         await life.sleep(max(math.inf if part.role == "hang" else part.seconds for part in parts))
 
     async def _swallows(self, life: Life, call: Call) -> bool:
@@ -225,10 +229,12 @@ class Cast:
                 return BadError(f"{part.role}, for now")
             case "transient" if self._once(event):
                 return ConnectionError("down for one event")
+            case "follows" if not self._is_decided(part.partner) and self._once(event):
+                return BadError("not before another one")
             case "partner" if any(fate.index == part.partner for fate in call.fates) and not alone:
                 return BadError("not in this company")
             case "base_exception" if self._once(event):
-                return UglyError("no Exception at all")
+                return self._rng.choice([UglyError("no Exception at all"), SystemExit(3)])
             case _:
                 return None
 
@@ -252,6 +258,9 @@ class Cast:
 
     def _part_of(self, event: Event[Any]) -> Part:
         return self.parts[self._ledger.fates[event.message_id].index]
+
+    def _is_decided(self, index: int) -> bool:
+        return any(fate.index == index and fate.decided for fate in self._ledger.fates.values())
 
     def _once(self, event: Event[Any]) -> bool:
         """Whether it still misbehaves; that ends after so many times."""

@@ -20,7 +20,7 @@ from eventkit.testing.simulation._loop import Deadlock, Escaped, Livelock, Virtu
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["Engine", "Ordered", "engine_clock", "run_simulated"]
+__all__ = ["Engine", "Ordered", "engine_clock", "run_simulated", "start_and_forget"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,22 @@ def engine_clock(engine: Engine) -> Callable[[], float]:
     from trio import current_time
 
     return current_time
+
+
+def start_and_forget(seconds: float, engine: Engine) -> None:
+    """Start a task that nobody owns, and that ends by itself: what a careless handler leaves behind."""
+    if engine == "asyncio":
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(seconds))
+        _forgotten.add(task)
+        task.add_done_callback(_forgotten.discard)
+        return
+    import trio
+
+    trio.lowlevel.spawn_system_task(trio.sleep, seconds)
+
+
+_forgotten: set[asyncio.Task[None]] = set()
+"""asyncio itself keeps but weak references to tasks."""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from msgspec.structs import replace
 
-from eventkit.errors import AccessDenied, ConnectionLost, Throttled
+from eventkit.errors import AccessDenied, ConnectionLost, SourceNotFound, Throttled
 from eventkit.spi import UNKNOWN, Delivery, Settled
 from eventkit.testing.memory import Call, Faults
 
@@ -113,6 +113,8 @@ class BrokerFaults(Faults):
     async def _before_receive(self) -> None:
         if self.strikes("access_denied"):
             raise AccessDenied("the credentials have expired")
+        if self.strikes("source_missing"):
+            raise SourceNotFound("the queue was deleted")
         if self.strikes("receive_error"):
             raise ConnectionLost("nothing was received")
 
@@ -171,7 +173,7 @@ class BrokerFaults(Faults):
         if self.strikes("settle_slow"):
             await self.pause(self._rng.uniform(0.0, 8.0))
         if self.strikes("settle_error"):
-            raise ConnectionLost("the settlement did not arrive")
+            raise self._rng.choice([ConnectionLost, AccessDenied])("the settlement did not arrive")
         again = Settled.retry(self._rng.choice([0.0, 0.5]), "busy")
         return {
             **self._some(call, "settle_partial", again),
@@ -181,6 +183,8 @@ class BrokerFaults(Faults):
     def _before_letter(self, call: Call) -> Mapping[int, Settled]:
         if self.strikes("letter_throttled"):
             raise Throttled("dead letters are throttled", retry_after=1.0)
+        if self.strikes("letter_missing"):
+            raise SourceNotFound("there is no queue for dead letters")
         if self.strikes("letter_error"):
             raise ConnectionLost("the dead letter did not arrive")
         return self._some(call, "letter_refused", Settled.refused("too large"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from eventkit.errors import AccessDenied
+from eventkit.errors import AccessDenied, SourceNotFound
 
 if TYPE_CHECKING:
     from eventkit._config import Options
@@ -54,7 +54,7 @@ class Life:
             try:
                 self.worker = self._world.worker(self)
                 await self.worker.run(abandon=self.exit)
-            except AccessDenied as exc:
+            except (AccessDenied, SourceNotFound) as exc:
                 how = f"ends: {exc}"
             except BaseException as exc:  # noqa: BLE001 - whatever a worker dies of, the world goes on
                 if not self.dead:
