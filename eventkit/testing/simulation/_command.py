@@ -137,14 +137,18 @@ def _flags(found: Found) -> str:
 
 
 class _Progress:
-    """A line to standard error for each tenth of the way."""
+    """A line to standard error for each tenth of the way, and for each violation as it is found."""
 
     def __init__(self, seeds: int) -> None:
         self._seeds = seeds
         self._next = 0.1
+        self._told = 0
 
     def tell(self, total: Sweep) -> None:
         """Say how far the sweep is."""
+        for found in total.violations[self._told :][:SHOWN]:
+            _tell(f"{found.invariant} by seed {found.seed} ({found.size}, {found.engine}): {found.message}")
+        self._told = len(total.violations)
         if self._seeds >= ENOUGH and total.seeds >= self._next * self._seeds:
             self._next += 0.1
             _tell(f"{total.seeds} seeds, {len(total.violations)} violations, {total.seconds:.0f} s")
