@@ -33,6 +33,9 @@ _OFFERED: Final = tuple(
     name for name, switch in SWITCHES.items() if switch.where in {"broker", "letters"} and name not in _ELSEWHERE
 )
 
+_UNASKED: Final = frozenset({"access_denied", "attributes_lost", "source_missing"})
+"""They end a worker for good, or send good events to the dead letters."""
+
 _OF_THE_BROKER: Final = ("duplicate", "lease_lost")
 """Faults that need more than the call they strike at."""
 
@@ -50,15 +53,14 @@ def chaos(
         faults = chaos(7).attach(broker)
 
     A seed turns on a random subset of the faults, each at a rate of its own. With `only`, those are on, all of
-    them; `without` are off; `rates` (per call, or per event) sets some and turns them on. `access_denied`, which
-    ends a worker, and `attributes_lost`, which makes events unreadable, are on only when they are named.
-    No fault waits longer than `longest` seconds: give more than the lease of your worker, and slow calls outlast it.
+    them; `without` are off; `rates` (per call, or per event) sets some and turns them on. `access_denied` and
+    `source_missing`, which end a worker, and `attributes_lost`, after which no handler may want an event, are on
+    only when they are named. No fault waits longer than `longest` seconds: give more than the lease of your worker,
+    and slow calls outlast it.
 
     Raises ConfigurationError for a name that is not a fault of calls.
     """
-    choice = Choice(
-        offered=_OFFERED, place="of calls, which are those of chaos", only=only, without=without, rates=rates or {}
-    )
+    choice = Choice(offered=_OFFERED, place="in chaos", unasked=_UNASKED, only=only, without=without, rates=rates or {})
     return Chaos(seed, choice, longest)
 
 

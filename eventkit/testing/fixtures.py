@@ -82,14 +82,14 @@ class RunningWorker:
         self._queue = self.worker.address.host
         broker.observe(self._notice)
 
-    async def settled(self, timeout: float = 10.0) -> None:
-        """Wait until every event published is acked or dead-lettered. Raises TimeoutError after `timeout` seconds."""
-        with anyio.move_on_after(timeout):
+    async def settled(self, within: float = 10.0) -> None:
+        """Wait until every event published is acked or dead-lettered. Raises TimeoutError after `within` seconds."""
+        with anyio.move_on_after(within):
             while self._open():
                 self._changed = anyio.Event()
                 await self._changed.wait()
         if self._open():
-            raise TimeoutError(f"not settled within {timeout:g} s: {self._broker.depth(self._queue)}")
+            raise TimeoutError(f"not settled within {within:g} s: {self._broker.depth(self._queue)}")
 
     def _open(self) -> int:
         depth = self._broker.depth(self._queue)

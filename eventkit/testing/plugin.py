@@ -31,7 +31,7 @@ def broker() -> Iterator[MemoryBroker]:
 
 @pytest.fixture
 def worker(broker: MemoryBroker) -> WorkerFactory:
-    """Makes real workers on `broker`, in the loop of the test: `async with worker(MyHandler()) as running: …`."""
+    """Runs real workers on `broker`, in the loop of the test, for as long as their contexts last."""
     from eventkit.testing.fixtures import WorkerFactory
 
     return WorkerFactory(broker)
@@ -39,7 +39,7 @@ def worker(broker: MemoryBroker) -> WorkerFactory:
 
 @pytest.fixture
 def simulation(request: pytest.FixtureRequest) -> SimulationFactory:
-    """Makes simulations whose seeds are those of the command line: `simulation(MyScenario).sweep()`."""
+    """Makes simulations, whose sweeps run the seeds of the command line where there are any."""
     from eventkit.testing.fixtures import SimulationFactory
 
     option = request.config.getoption

@@ -16,9 +16,6 @@ from eventkit.testing.simulation._switches import SWITCHES, swarm
 
 __all__ = ["Choice", "happens_at"]
 
-UNASKED: Final = frozenset({"access_denied", "attributes_lost"})
-"""The first ends a worker for good, the second sends good events to the dead letters: on when named, and only then."""
-
 SHARES: Final = (0.2, 0.5, 0.8)
 """How likely each fault is on; one of these is drawn by each seed."""
 
@@ -27,11 +24,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Turns the faults of `offered` on and off; `place` says in messages where they are offered.
 
     `only` are on in every run; without it, each seed turns on a random subset. `without` are off. `rates` are on
-    too, at these rates. Raises ConfigurationError for a name that is not offered.
+    too, at these rates. `unasked` are on when they are named, and only then. Raises ConfigurationError for a name
+    that is not offered.
     """
 
     offered: tuple[str, ...]
     place: str
+    unasked: frozenset[str] = frozenset()
     only: Collection[str] | None = None
     without: Collection[str] = ()
     rates: Mapping[str, float] = {}
@@ -72,11 +71,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         everything = swarm(rng, list(self.offered), 1.0)
         rng.setstate(state)
         some = swarm(rng, list(self.offered), share)
-        wanted = self.only if self.only is not None else [name for name in some if name not in UNASKED]
+        wanted = self.only if self.only is not None else [name for name in some if name not in self.unasked]
         left = [name for name in everything if name not in self.without]
         drawn = {name: rate for name, rate in everything.items() if name in wanted and name in left}
         if not drawn and self.only is None:
-            drawn = {name: everything[name] for name in left if name not in UNASKED}
+            drawn = {name: everything[name] for name in left if name not in self.unasked}
         return drawn | dict(self.rates)
 
 

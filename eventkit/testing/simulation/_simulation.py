@@ -33,6 +33,9 @@ IN_ORDER: Final = {**PLAIN, "pubsub": "pubsub-ordered", "servicebus": "sessions"
 _NOT_OURS: Final = {"oversized"}
 """Events are the user's."""
 
+_UNASKED: Final = frozenset({"attributes_lost"})
+"""It sends good events to the dead letters: no handler may want what has no type."""
+
 LATENCIES: Final = (0.0, 0.002, 0.05)
 LONGEST_PROBE = 70.0
 """Seconds between two probes of a closed gate, at most."""
@@ -78,7 +81,8 @@ class Simulation:
     heal_at: simulated seconds after which faults end.
     patience: seconds after that in which everything must be settled; by default what all retries may take.
     only, without, rates: the faults by name, as in `chaos`, and those of processes: kill, sigterm, second_signal,
-        freeze, block. Rates of these are per minute and worker. Without `only`, each seed draws a random subset.
+        freeze, block. Rates of these are per minute and worker. Without `only`, each seed draws a random subset,
+        but for `attributes_lost`, after which no handler may want an event: it is on only when it is named.
 
     Raises ConfigurationError for options that cannot be, as `Worker` does.
     """
@@ -111,6 +115,7 @@ class Simulation:
         self._choice = Choice(
             offered=_offered(self._broker),
             place=f'at broker "{self._broker}"',
+            unasked=_UNASKED,
             only=only,
             without=without,
             rates=rates or {},
