@@ -11,10 +11,9 @@ from typing import Final
 import msgspec
 
 from eventkit.errors import ConfigurationError
-from eventkit.spi import Traits
 from eventkit.testing.simulation._switches import SWITCHES, swarm
 
-__all__ = ["Choice", "happens_at"]
+__all__ = ["Choice"]
 
 SHARES: Final = (0.2, 0.5, 0.8)
 """How likely each fault is on; one of these is drawn by each seed."""
@@ -77,18 +76,3 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         if not drawn and self.only is None:
             drawn = {name: everything[name] for name in left if name not in self.unasked}
         return drawn | dict(self.rates)
-
-
-_UNORDERED_ONLY: Final = frozenset({"duplicate"})
-_COUNTED_ONLY: Final = frozenset({"count_inflated"})
-_IN_ORDER_ONLY_IF_RECEIVED: Final = frozenset({"receive_lost"})
-
-
-def happens_at(traits: Traits, fault: str) -> bool:
-    """Whether a broker with these traits knows this fault."""
-    if fault in _UNORDERED_ONLY:
-        return traits.key_release == "none"
-    if fault in _COUNTED_ONLY:
-        return traits.delivery_count == "approximate"
-    # A source that brings later events of a key while earlier ones are out cannot lose a reply and stay in order.
-    return fault not in _IN_ORDER_ONLY_IF_RECEIVED or traits.key_release not in {"hold", "redelivers"}

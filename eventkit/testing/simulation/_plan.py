@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import msgspec
 
 from eventkit.spi import Traits
 from eventkit.testing.simulation._brokers import BROKERS
 from eventkit.testing.simulation._engines import Engine
-from eventkit.testing.simulation._switches import SWITCHES, swarm
+from eventkit.testing.simulation._switches import SWITCHES, happens_at, swarm
 
 __all__ = ["Conditions", "Plan", "Size", "expand", "options", "stream"]
 
 Size: TypeAlias = Literal["small", "large"]
-
-_UNORDERED_ONLY: Final = {"duplicate"}
-_WITHOUT_COUNT: Final = {"count_inflated"}
-_TRUSTED: Final = {"receive_lost", "receive_empty"}
-"""A source that brings later events of a key while earlier ones are out must neither lose a reply nor hide an event."""
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,15 +142,7 @@ def expand(seed: int, size: Size = "large", engine: Engine = "asyncio") -> Plan:
 def _faults(rng: Random, broker: str, share: float, *, quiet: bool) -> dict[str, float]:
     """The faults that are on: none but a handler's in a quiet world."""
     traits = BROKERS[broker].traits
-    offered: list[str] = []
-    for name, switch in SWITCHES.items():
-        exists = not (
-            (name in _UNORDERED_ONLY and traits.key_release != "none")
-            or (name in _TRUSTED and traits.key_release in {"hold", "redelivers"})
-            or (name in _WITHOUT_COUNT and traits.delivery_count != "approximate")
-        )
-        if exists and switch.where != "world":
-            offered.append(name)
+    offered = [name for name, switch in SWITCHES.items() if switch.where != "world" and happens_at(traits, name)]
     rates = swarm(rng, offered, share)
     if quiet:
         rates = {name: rate for name, rate in rates.items() if SWITCHES[name].where == "handler"}

@@ -13,14 +13,14 @@ from eventkit._worker import Worker
 from eventkit.errors import ConfigurationError, UnsupportedByAdapter
 from eventkit.spi import SourceInfo
 from eventkit.testing.simulation._brokers import BROKERS
-from eventkit.testing.simulation._choice import Choice, happens_at
+from eventkit.testing.simulation._choice import Choice
 from eventkit.testing.simulation._engines import Engine, run_simulated
 from eventkit.testing.simulation._inline import threads_inline
 from eventkit.testing.simulation._loop import Deadlock, Escaped, Livelock
 from eventkit.testing.simulation._plan import Conditions, stream
 from eventkit.testing.simulation._scenario import Publish, Result, Scenario
 from eventkit.testing.simulation._scene import Scene, planned
-from eventkit.testing.simulation._switches import SWITCHES
+from eventkit.testing.simulation._switches import SWITCHES, happens_at
 from eventkit.testing.simulation._witness import INVARIANTS, Violation
 from eventkit.testing.simulation._world import World
 

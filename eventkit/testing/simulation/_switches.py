@@ -7,7 +7,9 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["CALM", "HANDLER", "SWITCHES", "Where", "swarm"]
+from eventkit.spi import Traits
+
+__all__ = ["CALM", "HANDLER", "SWITCHES", "Where", "happens_at", "swarm"]
 
 Where: TypeAlias = Literal["broker", "letters", "process", "handler", "world"]
 
@@ -87,6 +89,21 @@ CALM: Final = frozenset(SWITCHES) - {
     name for name, switch in SWITCHES.items() if switch.where in {"broker", "letters", "process"}
 } | {"reorder", "late", "receive_empty", "receive_error", "clock_off", "unroutable"}
 """Faults under which no lease is lost and every answer arrives: whoever is handled twice is handled once too often."""
+
+
+_UNORDERED_ONLY: Final = {"duplicate"}
+_COUNTED_ONLY: Final = {"count_inflated"}
+_TRUSTED: Final = {"receive_lost", "receive_empty"}
+
+
+def happens_at(traits: Traits, fault: str) -> bool:
+    """Whether a broker with these traits knows this fault."""
+    if fault in _UNORDERED_ONLY:
+        return traits.key_release == "none"
+    if fault in _COUNTED_ONLY:
+        return traits.delivery_count == "approximate"
+    # Whoever brings later events of a key while earlier ones are out must neither lose a reply nor hide an event.
+    return fault not in _TRUSTED or traits.key_release not in {"hold", "redelivers"}
 
 
 def swarm(rng: Random, offered: list[str], share: float) -> dict[str, float]:
