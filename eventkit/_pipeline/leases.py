@@ -10,7 +10,7 @@ import anyio
 
 from eventkit._pipeline.calls import Calls
 from eventkit._pipeline.executor import Cause, Slot
-from eventkit._pipeline.inflight import GONE, HELD, PARKED, SETTLING, InFlight, Table
+from eventkit._pipeline.inflight import GONE, HELD, PARKED, RUNNING, SETTLING, InFlight, Table
 from eventkit._pipeline.wakeup import Waiters
 from eventkit._policies.gate import ProbeResult
 from eventkit._telemetry.observer import Fanout
@@ -135,9 +135,12 @@ class Keeper:
 
     def _expire(self, entry: InFlight) -> None:
         """End of `max_processing`: no more extensions. What runs is cancelled by its call's deadline."""
-        if entry.state not in (HELD, PARKED):
+        if entry.state is RUNNING and entry.slot is not None and entry not in entry.slot.entries:
+            self.judge.suspected(entry)  # its batch is searched, and another part of it is being called
+        elif entry.state in (HELD, PARKED):
+            self.judge.released(entry, "end of max_processing")
+        else:
             return
-        self.judge.released(entry, "end of max_processing")
         self.flow.probed(entry, ProbeResult.NOTHING)
 
     async def extend(self) -> None:
