@@ -42,6 +42,9 @@ class Ordered(dict[Any, None]):
     two tasks is cancelled first would differ from process to process.
     """
 
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__(dict.fromkeys(items))
+
     add = dict.setdefault
     remove = dict.__delitem__
 
@@ -125,7 +128,7 @@ async def _watched(main: Callable[[], Awaitable[T]], watch: Any) -> T:
         watch.scope = scope
         return await main()
     if watch.stuck:
-        raise Livelock(f"{MOST_STEPS} steps of tasks at {anyio.current_time() - HORIZON:g} s")
+        raise Livelock(f"{MOST_STEPS} steps of tasks at {anyio.current_time():g} s")
     raise Deadlock("every task waits, and no timer is set")
 
 
@@ -150,8 +153,24 @@ def _trio_watch(clock: trio.testing.MockClock) -> Any:
             elif self.scope is not None:
                 self.stuck = True
                 self.scope.cancel()
+                _unshield(trio.lowlevel.current_root_task())
+
+        def before_io_wait(self, timeout: float) -> None:
+            if self.scope is not None and self.scope.cancel_called:
+                _unshield(trio.lowlevel.current_root_task())
 
     return Watch()
+
+
+def _unshield(task: Any) -> None:
+    """Let the end of a run that is stuck reach what is shielded."""
+    status = task._cancel_status
+    while status is not None:
+        status._scope.shield = False
+        status = status._parent
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            _unshield(child)
 
 
 _confined_thread: int | None = None

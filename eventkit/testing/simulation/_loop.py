@@ -59,8 +59,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.clock += seconds
 
     def release(self) -> None:
-        """What is stopped has changed: look again at what was kept back."""
-        self._ready.extend(self._kept)
+        """What is stopped has changed: look again at what was kept back, before what came after it."""
+        self._ready.extendleft(reversed(self._kept))
         self._kept.clear()
 
     def _run_once(self) -> None:

@@ -43,10 +43,17 @@ def run(plan: Plan) -> Result:
     violations = world.violations
     try:
         run_simulated(world.run, plan.engine, seed=plan.seed)
-    except (Deadlock, Livelock, Escaped) as exc:
-        violations.append(Violation("I15", f"{type(exc).__name__}: {exc}", world.seconds))
-    except Exception as exc:  # noqa: BLE001 - one seed that falls over must not end a sweep
-        violations.append(Violation("I15", f"the simulation fell over: {exc!r}", world.seconds))
+    except (Deadlock, Livelock, Escaped, Exception, BaseExceptionGroup) as exc:
+        # First: what the workers made of it while they were taken down follows from it.
+        violations.insert(0, Violation("I15", _told(exc), world.seconds))
     finally:
         gc.collect(0)
     return Result(plan=plan, violations=violations, seconds=world.seconds, fired=world.faults_fired, trace=world.trace)
+
+
+def _told(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, Deadlock | Livelock | Escaped):
+        return f"{type(error).__name__}: {error}"
+    return f"the simulation fell over: {error!r}"

@@ -178,7 +178,7 @@ class Simulation:
             with threads_inline(self._engine):
                 run_simulated(world.run, self._engine, seed=seed)
         except (Deadlock, Livelock, Escaped) as exc:
-            world.violations.append(Violation("I15", f"{type(exc).__name__}: {exc}", world.seconds))
+            world.violations.insert(0, Violation("I15", f"{type(exc).__name__}: {exc}", world.seconds))
         finally:
             gc.collect(0)
         acked, dead_letters = scenes[0].settled()
