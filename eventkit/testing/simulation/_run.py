@@ -43,7 +43,7 @@ def run(plan: Plan) -> Result:
     violations = world.violations
     try:
         run_simulated(world.run, plan.engine, seed=plan.seed)
-    except (Deadlock, Livelock, Escaped, Exception, BaseExceptionGroup) as exc:
+    except (Deadlock, Livelock, Escaped, Exception, BaseExceptionGroup) as exc:  # noqa: BLE001 - a sweep goes on
         # First: what the workers made of it while they were taken down follows from it.
         violations.insert(0, Violation("I15", _told(exc), world.seconds))
     finally:
