@@ -126,6 +126,8 @@ class BatchRunner:
             if self._lanes.ordered:
                 group = self._without_overtaking(group)
             if group:
+                if len(group) < len(indexes):
+                    run.plan.narrow(run.positions(group))
                 return group
         return []
 

@@ -78,9 +78,15 @@ class InFlight(msgspec.Struct, eq=False):
     """Its settlement is on the wire."""
     unknown: bool = False
     """A settlement was sent and the answer lost."""
+    latest_end: float = 0.0
+    """When its lease ends at the source if an extension without an answer was done after all."""
     probe: bool = False
     rerun: bool = False
     """Parked to be run again from hand; otherwise to be given back when due."""
+
+    def lost_at(self, now: float) -> None:
+        """The source says that the lease is gone."""
+        self.leased_until, self.latest_end = min(self.leased_until, now), 0.0
 
 
 class Table:

@@ -187,7 +187,6 @@ class Judge:
         if entry.state is not SETTLING and (entry.state is not PARKED or entry.rerun):
             self._history.of(entry.delivery.message_id).uncounted += 1
         self._emit(LeaseLost(**self._about(entry), state=entry.state.name.lower()))
-        entry.leased_until = min(entry.leased_until, anyio.current_time())
         self._table.remove(entry)
         self.lanes.went_back(entry)
 

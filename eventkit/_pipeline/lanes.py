@@ -266,7 +266,7 @@ class Lanes:
         lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
         away = lane.away.get(entry.delivery.message_id) if lane is not None else None
         if lane is not None and away is not None:
-            lane.away[entry.delivery.message_id] = away._replace(lease_end=entry.leased_until + LEASE_MARGIN)
+            lane.away[entry.delivery.message_id] = away._replace(lease_end=_lease_end(entry))
 
     def left(self, entry: InFlight) -> None:
         """The call in which the event's lease was lost has ended: until then its key was busy."""
@@ -352,7 +352,7 @@ class Lanes:
     def _send_away(self, lane: Lane, entry: InFlight) -> None:
         older = lane.away.pop(entry.delivery.message_id, None)
         place = entry.place if older is None else min(entry.place, older.place)
-        lease_end = entry.leased_until + LEASE_MARGIN if entry.state is GONE else -math.inf
+        lease_end = _lease_end(entry) if entry.state is GONE else -math.inf
         lane.away[entry.delivery.message_id] = _Away(entry, place, lease_end)
 
     def _recall(self, lane: Lane, head: InFlight) -> None:
@@ -391,6 +391,11 @@ class Lanes:
         self.acked[message_id] = None
         if len(self.acked) > REMEMBERED:
             del self.acked[next(iter(self.acked))]
+
+
+def _lease_end(entry: InFlight) -> float:
+    """When a lease that we have given up is over at the source at the latest."""
+    return max(entry.leased_until, entry.latest_end) + LEASE_MARGIN
 
 
 def _is_over(lane: Lane, when: float) -> bool:

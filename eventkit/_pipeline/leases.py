@@ -168,7 +168,9 @@ class Keeper:
                     self._extended(entry, result)
         if cause:
             self._emit(SettleFailed(verb="extend", events=len(entries), final=False, cause=cause))
+            latest_end = anyio.current_time() + self._lease
             for entry in entries:
+                entry.latest_end = latest_end
                 self._retry_extend(entry, 0.0)
         self.wake(anyio.current_time())
 
@@ -181,6 +183,7 @@ class Keeper:
             entry.leased_until = result.until
             entry.extend_at = now + max(0.0, result.until - now) / 3
         elif getattr(result, "kind", None) is SettledKind.LOST and entry.state is not SETTLING:
+            entry.lost_at(anyio.current_time())
             self._lose(entry)
         else:
             self._retry_extend(entry, getattr(result, "after", 0.0))

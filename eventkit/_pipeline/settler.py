@@ -174,10 +174,11 @@ class Settler:
             case SettledKind.LOST if entry.unknown:
                 self._counters.settle_unknown += 1
                 self._table.remove(entry)
-                entry.leased_until = min(entry.leased_until, anyio.current_time())
+                entry.lost_at(anyio.current_time())
                 # A dead letter whose first answer was lost: most likely it is stored, but if not, it comes again.
                 self.judge.lanes.went_back(entry)
             case SettledKind.LOST:
+                entry.lost_at(anyio.current_time())
                 self.judge.lost(entry)
             case SettledKind.REFUSED:
                 self._refused(outbox, entry, settled.cause)

@@ -67,6 +67,12 @@ class Bisection:
                 return group.members
         return None
 
+    def narrow(self, called: Collection[int]) -> None:
+        """Of the group just given, only these are called: the others have gone since."""
+        if len(called) < len(self._current.members):
+            self._current.members = [i for i in self._current.members if i in called]
+            self._current.touched = True
+
     def passed(self) -> None:
         """The call returned, or named what failed: all its events are decided."""
         self._any_success = True
