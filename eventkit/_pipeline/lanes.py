@@ -265,7 +265,7 @@ class Lanes:
         """The event did not go back as it should: it comes when its lease has ended, and not before."""
         lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
         away = lane.away.get(entry.delivery.message_id) if lane is not None else None
-        if lane is not None and away is not None:
+        if lane is not None and away is not None and away.entry is entry:
             lane.away[entry.delivery.message_id] = away._replace(lease_end=_lease_end(entry))
 
     def left(self, entry: InFlight) -> None:
