@@ -56,7 +56,7 @@ class InFlight(msgspec.Struct, eq=False):
     """End of `max_processing`: it is not extended past this."""
     attempt: int
     asked_at: float
-    """When its receive began: the source leased it then, or later."""
+    """When the call began by which the source leased it last: its receive, or an extension."""
     state: State = HELD
     event: Event[Any] | None = None
     route: Route | None = None

@@ -252,7 +252,10 @@ class Lanes:
         """
         due = math.inf
         for lane in list(self._stalled):
-            lane.give_up(lambda away: away.back_at + DOUBT <= self._heard)
+            if lane.waiting:
+                # Unless its own lease was good since then, what waits may be of an order that is no more.
+                good = lane.waiting[0].asked_at
+                lane.give_up(lambda away, good=good: away.back_at <= good and away.back_at + DOUBT <= self._heard)  # type: ignore[misc]
             self._pump(lane)
             if lane.stalled:
                 back_at = min(away.back_at for away in lane.away.values() if away.awaited)

@@ -157,6 +157,7 @@ class Keeper:
 
     async def _extend(self, entries: list[InFlight]) -> None:
         cause = "no answer in time"
+        asked_at = anyio.current_time()
         with self._calls.limited():
             try:
                 results = await self._source.extend([entry.delivery.receipt for entry in entries], self._lease)
@@ -165,7 +166,7 @@ class Keeper:
             else:
                 cause = ""
                 for entry, result in zip(entries, results, strict=True):
-                    self._extended(entry, result)
+                    self._extended(entry, result, asked_at)
         if cause:
             self._emit(SettleFailed(verb="extend", events=len(entries), final=False, cause=cause))
             latest_end = anyio.current_time() + self._lease
@@ -174,13 +175,13 @@ class Keeper:
                 self._retry_extend(entry, 0.0)
         self.wake(anyio.current_time())
 
-    def _extended(self, entry: InFlight, result: object) -> None:
+    def _extended(self, entry: InFlight, result: object, asked_at: float) -> None:
         if entry.state is GONE:
             return
         if isinstance(result, Extended):
             now = anyio.current_time()
             entry.extending = False
-            entry.leased_until = result.until
+            entry.leased_until, entry.asked_at = result.until, asked_at
             entry.extend_at = now + max(0.0, result.until - now) / 3
         elif getattr(result, "kind", None) is SettledKind.LOST and entry.state is not SETTLING:
             entry.lost_at(anyio.current_time())

@@ -651,7 +651,7 @@ def test_what_somebody_else_has_taken_is_not_waited_for_till_the_end() -> None:
     rig.lose(first)
     rig.lanes.left(first)
     rig.now += 0.5
-    rig.come("b")
+    second = rig.come("b")
     rig.now += 20.0
 
     rig.lanes.tick(rig.now)
@@ -662,6 +662,10 @@ def test_what_somebody_else_has_taken_is_not_waited_for_till_the_end() -> None:
     assert rig.offered == ["a"], "that may have been too early"
 
     rig.lanes.heard(rig.now - 5.0)
+    rig.lanes.tick(rig.now)
+    assert rig.offered == ["a"], "what waits may have been taken too"
+
+    second.asked_at = rig.now - 10.0
     rig.lanes.tick(rig.now)
     assert rig.offered == ["a", "b"]
 
