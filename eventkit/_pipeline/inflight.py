@@ -12,7 +12,7 @@ from eventkit.spi import Delivery
 
 if TYPE_CHECKING:
     from eventkit._pipeline.executor import Slot
-    from eventkit._pipeline.lanes import Lane
+    from eventkit._pipeline.lane import Lane
     from eventkit._pipeline.routes import Route
 
 __all__ = ["DeadLetterNote", "InFlight", "State", "Table"]

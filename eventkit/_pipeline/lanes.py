@@ -6,16 +6,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from eventkit._pipeline.inflight import GONE, HELD, PARKED, SETTLING, InFlight
+from eventkit._pipeline.inflight import GONE, HELD, PARKED, InFlight
+from eventkit._pipeline.lane import Away, Lane
 from eventkit.spi import Traits
 
 if TYPE_CHECKING:
     from eventkit._pipeline.batcher import Gathering
-    from eventkit._pipeline.routes import Route
 
-__all__ = ["Lane", "Lanes"]
+__all__ = ["Lanes"]
 
 REMEMBERED = 10_000
 """Acknowledged message ids kept, for sources that bring later events of a key again."""
@@ -31,92 +31,6 @@ RETRY = 1.0
 
 LEASE_MARGIN = 1.0
 """Seconds a lease may last at the source after it has ended for us."""
-
-
-class _Away(NamedTuple):
-    """An event that went back, and is to come again."""
-
-    entry: InFlight
-    place: int
-    lease_end: float
-    """When its lost lease is over at the source; -inf for one that was given back."""
-    awaited: bool = True
-    """Cleared when it seems not to come any more; if it comes after all, it still has its place."""
-
-    @property
-    def back_at(self) -> float:
-        """Since when the source may bring it again, on the loop's clock; until then it may bring later ones."""
-        return math.inf if self.entry.state is SETTLING else max(self.lease_end, self.entry.due)
-
-
-class Lane:
-    """The events of one key that are in hand, and those that are to come again."""
-
-    __slots__ = ("away", "busy", "gathering", "key", "parked", "pumping", "route", "waiting")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.pumping = False
-        self.busy = 0
-        """Events handed on and not yet decided."""
-        self.parked: list[InFlight] = []
-        """Those of the busy ones that are parked, or were."""
-        self.waiting: deque[InFlight] = deque()
-        """Events whose turn has not come, by their places."""
-        self.away: dict[str, _Away] = {}
-        """Events that went back to the source, by message id; who comes after them waits for them."""
-        self.gathering: Gathering | None = None
-        """The batch its events are gathering in, which more of them may join ..."""
-        self.route: Route | None = None
-        """... if they are of this route."""
-
-    def wait(self, entry: InFlight) -> None:
-        """Let an event wait in its place, nearly always the last."""
-        position = len(self.waiting)
-        while position and self.waiting[position - 1].place > entry.place:
-            position -= 1
-        self.waiting.insert(position, entry)
-
-    def place_of(self, entry: InFlight) -> int:
-        """The place of an event that comes: the one it had before, else the last."""
-        away = self.away.get(entry.delivery.message_id)
-        if away is not None:
-            return away.place
-        if entry.delivery.delivery_count != 1:
-            # An older delivery, whose lease the source has ended and that does not know it yet.
-            for other in (*self.waiting, *self.parked):
-                if other.delivery.message_id == entry.delivery.message_id:
-                    return other.place
-        return entry.place or entry.number
-
-    def came(self, entry: InFlight) -> None:
-        """An event that was away is back."""
-        back = self.away.pop(entry.delivery.message_id, None)
-        if back is None:
-            return
-        # The source keeps the order: what was to come before it, and did not, will not come any more.
-        asked_at = entry.asked_at
-        self.give_up(lambda away: away.place < back.place and away.back_at <= asked_at)
-
-    def give_up(self, hopeless: Callable[[_Away], bool]) -> None:
-        """Let nobody wait for these any more."""
-        for message_id, away in self.away.items():
-            if away.awaited and hopeless(away):
-                self.away[message_id] = away._replace(awaited=False)
-
-    def awaits(self, place: int) -> bool:
-        """Whether an event before this place is to come again."""
-        return bool(self.away) and any(away.awaited and away.place < place for away in self.away.values())
-
-    @property
-    def stalled(self) -> bool:
-        """Whether the next event waits for one that is to come again."""
-        return bool(self.waiting) and self.awaits(self.waiting[0].place)
-
-    def behind(self, place: int) -> list[InFlight]:
-        """What waits, or is parked, after this place."""
-        parked = (entry for entry in self.parked if entry.state is PARKED)
-        return [entry for entry in (*self.waiting, *parked) if entry.place > place]
 
 
 class Lanes:
@@ -356,7 +270,7 @@ class Lanes:
         older = lane.away.pop(entry.delivery.message_id, None)
         place = entry.place if older is None else min(entry.place, older.place)
         lease_end = _lease_end(entry) if entry.state is GONE else -math.inf
-        lane.away[entry.delivery.message_id] = _Away(entry, place, lease_end)
+        lane.away[entry.delivery.message_id] = Away(entry, place, lease_end)
 
     def _recall(self, lane: Lane, head: InFlight) -> None:
         """What gathers in a batch that has not started waits behind an event that goes back."""

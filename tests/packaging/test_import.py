@@ -35,6 +35,7 @@ PACKAGES = {
         "flow",
         "inflight",
         "judge",
+        "lane",
         "lanes",
         "leases",
         "outbox",
