@@ -16,7 +16,7 @@ help: ## list the targets
 demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
 	@$(BIN)/python examples/quakes/demo.py
 
-test: $(STAMP) ## run the tests (all but those that build and install the distribution)
+test: $(STAMP) ## run the tests (all but the heavy ones, which .ci/run adds)
 	@$(BIN)/python -m pytest -q -m "not heavy"
 
 lint: $(STAMP) ## check style and formatting

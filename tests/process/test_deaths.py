@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "tests.process.deaths"]
 T = TypeVar("T")
 
-pytestmark = pytest.mark.timeout(60)  # a busy machine, and the patience of the harness
+# A busy machine, and the patience of the harness.
+pytestmark = [pytest.mark.timeout(60), pytest.mark.heavy]
 
 SOURCE = "sqlite:///queue.db?queue=orders"
 

@@ -13,6 +13,8 @@ from eventkit.testing.simulation._plan import Plan, expand
 from eventkit.testing.simulation._run import Result, run
 from eventkit.testing.simulation._switches import CALM, SWITCHES, happens_at
 
+pytestmark = pytest.mark.heavy
+
 FIRST_SEED, MOST_RUNS = 551, 1000
 """Where every fault happens within thirty runs; when that has changed, a hundred or two are enough as a rule."""
 
