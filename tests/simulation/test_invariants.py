@@ -19,7 +19,7 @@ from eventkit import Event
 from eventkit._pipeline.inflight import InFlight
 from eventkit._pipeline.judge import Judge
 from eventkit._pipeline.settler import LETTER_ATTRIBUTE
-from eventkit._telemetry.records import BatchBisected
+from eventkit._telemetry.records import BatchBisected, GateClosed
 from eventkit._worker import Worker
 from eventkit.spi import Delivery, Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
@@ -155,7 +155,8 @@ async def test_an_orderly_story_breaks_nothing() -> None:
     last = desk.deliver(2, attempt=2)
     desk.fail(last)
     desk.bury(last)
-    desk.ledger.drained(desk.life, 7.0)
+    desk.ledger.drained(desk.life, 7.0, None)
+    desk.ledger.left(desk.life)
     desk.ledger.closed()
 
     assert desk.messages == []
@@ -521,11 +522,42 @@ async def test_a_worker_that_stood_still_may_start_what_it_was_about_to() -> Non
 async def test_a_drain_beyond_its_budget_is_noticed() -> None:
     """The platform would have killed it by then; five seconds are for settling."""
     desk = Desk()
-    desk.ledger.drained(desk.life, 12.9)
+    desk.ledger.drained(desk.life, 12.9, 4.9)
     assert desk.found == set()
 
-    desk.ledger.drained(desk.life, 13.1)
+    desk.ledger.drained(desk.life, 13.1, None)
     assert desk.found == {"I13"}
+
+
+async def test_a_second_signal_that_is_not_obeyed_is_noticed() -> None:
+    """Whoever asks twice wants an end now, whatever is left of the budget."""
+    desk = Desk()
+    desk.ledger.drained(desk.life, 7.0, 5.1)
+    assert desk.found == {"I13"}
+
+
+async def test_a_gate_that_closes_for_no_reason_is_noticed() -> None:
+    """It closes for ten transient failures in a row; poison must not close it."""
+    desk = Desk()
+    desk.ledger.told(desk.life, GateClosed(reason="transient", delay=5.0, detail=""))
+
+    assert desk.found == {"I11"}
+
+
+async def test_a_gate_that_lets_events_through_is_noticed() -> None:
+    """Closed, it lets one event through at a time, when it said it would."""
+    desk = Desk()
+    desk.accept()
+    event = desk.deliver(until=100.0)
+    desk.ledger.told(desk.life, GateClosed(reason="bisector", delay=5.0, detail=""))
+    desk.now = 4.0
+    desk.ledger.returned(desk.call(event))
+    assert desk.found == {"I11"}
+
+    desk.messages.clear()
+    desk.now = 5.5
+    desk.call(event)
+    assert desk.found == set()
 
 
 async def test_a_drain_that_keeps_events_is_noticed() -> None:
@@ -533,12 +565,12 @@ async def test_a_drain_that_keeps_events_is_noticed() -> None:
     desk = Desk()
     desk.accept()
     event = desk.deliver()
-    desk.ledger.drained(desk.life, 1.0)
+    desk.ledger.left(desk.life)
     assert desk.found == {"I13"}
 
     desk.messages.clear()
     desk.nack(event)
-    desk.ledger.drained(desk.life, 1.0)
+    desk.ledger.left(desk.life)
     assert desk.found == set()
 
 

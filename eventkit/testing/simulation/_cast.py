@@ -87,6 +87,8 @@ class Cast:
             self._world.note(life, "is cut at", *[fate.index for fate in call.fates])
             late = ledger.late(call) and (len(events) == 1 or self._plan.on_raise == "whole")
             swallowed = await self._swallows(life, call)
+            if late:
+                ledger.healthy(call)
             for event in events if late else ():
                 ledger.timed_out(event)
             if not swallowed:
@@ -133,7 +135,7 @@ class Cast:
         """Say what became of the call. Nothing waits from here on."""
         if self.in_outage():
             self._world.fired("outage")
-            self._ledger.outage()
+            self._ledger.outage(call)
             raise ConnectionError("everything is down")
         if batch is None:
             return self._end_one(call, call.events[0])
@@ -141,6 +143,8 @@ class Cast:
 
     def _end_one(self, call: Call, event: Event[Any]) -> HandlerSignal | None:
         error = self._error(call, event, alone=True)
+        if not isinstance(error, ConnectionError):
+            self._ledger.healthy(call)
         if error is None:
             self._ledger.succeeded(call, event)
             return None
@@ -154,10 +158,12 @@ class Cast:
         failed = {event: error for event, error in errors.items() if error is not None}
         style = self._plan.style if self._plan.style != "mixed" else self._rng.choice(["raise", "mark", "name"])
         if any(self._part_of(event).role == "wrong_marks" and self._once(event) for event in batch):
+            self._ledger.healthy(call)
             self._mark_wrongly(batch)
         if any(isinstance(error, ConnectionError) for error in failed.values()):
-            self._ledger.outage()
+            self._ledger.outage(call)
             raise ConnectionError("down for one of them")
+        self._ledger.healthy(call)
         if not failed or style == "mark":
             return self._mark(call, batch, failed, all_of_them=bool(failed) and self._rng.random() < 0.5)
         if style == "name":
@@ -247,7 +253,7 @@ class Cast:
             case Reject():
                 ledger.rejected(event)
             case ConnectionError():
-                ledger.outage()
+                ledger.outage(call)
             case _:
                 ledger.failed(event)
         self._fired(self._part_of(event).role)

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from eventkit._pipeline.settler import LETTER_ATTRIBUTE
-from eventkit._telemetry.records import BatchBisected, GateClosed, Record
+from eventkit._telemetry.records import BatchBisected, GateClosed, GateOpened, GateProbed, Record
 from eventkit.spi import Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
 from eventkit.testing.simulation._witness import SLACK, Fate, Witness
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from eventkit.testing.simulation._plan import Plan
 
 __all__ = ["Call", "Ledger"]
+
+CLOSES_AFTER, FAR_TOO_MANY = 10, 40
+"""Transient failures in a row that close the gate, and so many that it should have, even if some did not count."""
 
 
 class Call(msgspec.Struct, eq=False):
@@ -41,6 +44,15 @@ class _Run(msgspec.Struct, eq=False):
     succeeded: bool = False
 
 
+class _Gate(msgspec.Struct, eq=False):
+    """The intake gate of one worker, as its records tell of it, and what its calls have come to."""
+
+    closed_at: float | None = None
+    probe_at: float = 0.0
+    transient: int = 0
+    """Calls in a row that failed transiently."""
+
+
 class Ledger(Witness):
     """A witness that the handlers tell of each call, too.
 
@@ -54,6 +66,9 @@ class Ledger(Witness):
         self._running: dict[int, list[Call]] = {}
         self._runs: dict[int, _Run] = {}
         """The batch that each slot is at, by the id of its task."""
+        self._gates: dict[int, _Gate] = {}
+        self._failed_at: dict[int, tuple[float, dict[int, Event[Any]]]] = {}
+        """When the last call of each slot failed transiently, and its events."""
         self._bodies: dict[bytes, Fate] = {}
         self._letters: dict[Any, Letter] = {}
         self._batches = plan.handlers in {"batch", "both"}
@@ -130,14 +145,29 @@ class Ledger(Witness):
     def ended(self, life: Life) -> None:
         """See `Witness`."""
         self._running.pop(life.number, None)
+        self._gates.pop(life.number, None)
 
     def told(self, life: Life, record: Record) -> None:
         """See `Witness`. A slot tells itself that it is done with a batch."""
-        if not isinstance(record, BatchBisected | GateClosed):
+        if isinstance(record, BatchBisected | GateClosed):
+            run = self._runs.pop(anyio.get_current_task().id, None)
+            if run is not None and isinstance(record, BatchBisected):
+                self._check_calls(run, record.events)
+        if isinstance(record, GateClosed | GateProbed | GateOpened):
+            self._gate_told(life, record)
+
+    def _gate_told(self, life: Life, record: GateClosed | GateProbed | GateOpened) -> None:
+        gate, now = self._gates.setdefault(life.number, _Gate()), self.clock()
+        if isinstance(record, GateOpened):
+            if gate.transient:
+                self.violate("I11", f"worker {life.number} takes events in again after a transient failure")
+            gate.closed_at = None
             return
-        run = self._runs.pop(anyio.get_current_task().id, None)
-        if run is not None and isinstance(record, BatchBisected):
-            self._check_calls(run, record.events)
+        gate.probe_at = now + record.delay
+        if isinstance(record, GateClosed):
+            gate.closed_at = now
+            if record.reason == "transient" and gate.transient < CLOSES_AFTER:
+                self.violate("I11", f"worker {life.number} closes its gate after {gate.transient} transient failures")
 
     # -- the handlers --------------------------------------------------------------------------------
 
@@ -151,10 +181,34 @@ class Ledger(Witness):
             self._check_attempt(event, fate)
         if self._plan.ordering == "key":
             self._check_order(life, fates)
+        self._check_search(events, now)
         run = self._run_of(events)
+        if run.calls <= 1:  # a batch that is searched already is searched to its end
+            self._check_gate(life, fates, now)
         call = Call(life, events, fates, now, run)
         self._running.setdefault(life.number, []).append(call)
         return call
+
+    def _check_gate(self, life: Life, fates: Sequence[Fate], now: float) -> None:
+        gate = self._gates.get(life.number)
+        if gate is None:
+            return
+        if gate.closed_at is None:
+            if gate.transient >= FAR_TOO_MANY:
+                self.violate("I11", f"worker {life.number} goes on after {gate.transient} transient failures in a row")
+        elif now > gate.closed_at and life.frozen_until <= now:
+            running = self._running.get(life.number, ())
+            others = [call for call in running if call.started > gate.closed_at and call.run.calls <= 1]
+            if others or len(fates) > 1:
+                self.violate("I11", f"worker {life.number} starts {_names(fates)} beside the one probe of its gate")
+            if now < gate.probe_at - SLACK:
+                self.violate("I11", f"worker {life.number} probes with {_names(fates)} before it is time")
+
+    def _check_search(self, events: Sequence[Event[Any]], now: float) -> None:
+        """What fails transiently is not searched: it waits."""
+        failed_at, known = self._failed_at.get(anyio.get_current_task().id, (-math.inf, {}))
+        if now - failed_at < SLACK and len(known) > 1 and any(id(event) in known for event in events):
+            self.violate("I11", "a batch is searched for the cause of an outage")
 
     def _check_attempt(self, event: Event[Any], fate: Fate) -> None:
         if self._exact and event.attempt != fate.failures + 1:
@@ -235,9 +289,16 @@ class Ledger(Witness):
         if lease is not None and lease.until > self.clock():
             self.failed(event)
 
-    def outage(self) -> None:
+    def outage(self, call: Call) -> None:
         """The call fails transiently: nothing is searched, and what comes next in this slot is another batch."""
-        self._runs.pop(anyio.get_current_task().id, None)
+        slot = anyio.get_current_task().id
+        self._runs.pop(slot, None)
+        self._failed_at[slot] = self.clock(), {id(event): event for event in call.events}
+        self._gates.setdefault(call.life.number, _Gate()).transient += 1
+
+    def healthy(self, call: Call) -> None:
+        """The call has come to something else than a transient failure."""
+        self._gates.setdefault(call.life.number, _Gate()).transient = 0
 
     def returned(self, call: Call) -> None:
         """The call has ended, in whatever way."""

@@ -39,6 +39,7 @@ class Life:
         self.frozen_until = 0.0
         self.source = -1
         self.signalled_at: float | None = None
+        self.hurried_at: float | None = None
         self.stood_still = 0.0
         """Seconds it did since the signal."""
         self.worker: Worker | None = None
@@ -62,6 +63,8 @@ class Life:
         if not self.dead:
             self._world.note(self, how)
             self._drained()
+            if self.signalled_at is not None:
+                self._world.witness.left(self)
         self._world.witness.ended(self)
         self.dead = True
 
@@ -74,6 +77,7 @@ class Life:
             self.stood_still = max(0.0, self.frozen_until - now)
             self.worker.drain("SIGTERM")
         else:
+            self.hurried_at = self.hurried_at or anyio.current_time()
             self.worker.stop()
 
     def exit(self) -> None:
@@ -84,7 +88,9 @@ class Life:
 
     def _drained(self) -> None:
         if self.signalled_at is not None:
-            self._world.witness.drained(self, anyio.current_time() - self.signalled_at - self.stood_still)
+            now = anyio.current_time() - self.stood_still
+            hurried = None if self.hurried_at is None else now - self.hurried_at
+            self._world.witness.drained(self, now - self.signalled_at, hurried)
 
     @property
     def options(self) -> Options:

@@ -10,7 +10,7 @@ import msgspec
 from eventkit.spi import Traits
 from eventkit.testing.simulation._brokers import BROKERS
 from eventkit.testing.simulation._engines import Engine
-from eventkit.testing.simulation._switches import SWITCHES, happens_at, swarm
+from eventkit.testing.simulation._switches import GIVES_BACK, SWITCHES, happens_at, swarm
 
 __all__ = ["Conditions", "Plan", "Size", "expand", "options", "stream"]
 
@@ -140,12 +140,13 @@ def expand(seed: int, size: Size = "large", engine: Engine = "asyncio") -> Plan:
 
 
 def _faults(rng: Random, broker: str, share: float, *, quiet: bool) -> dict[str, float]:
-    """The faults that are on: none but a handler's in a quiet world."""
+    """The faults that are on: in a quiet world a handler's, and perhaps those under which nothing is lost."""
     traits = BROKERS[broker].traits
     offered = [name for name, switch in SWITCHES.items() if switch.where != "world" and happens_at(traits, name)]
     rates = swarm(rng, offered, share)
     if quiet:
-        rates = {name: rate for name, rate in rates.items() if SWITCHES[name].where == "handler"}
+        polite = GIVES_BACK if rng.random() < 0.5 else frozenset()
+        rates = {name: rate for name, rate in rates.items() if SWITCHES[name].where == "handler" or name in polite}
     if rng.random() < 0.2:
         rates["outage"] = 1.0
     if rng.random() < 0.05:

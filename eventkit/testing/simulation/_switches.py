@@ -9,7 +9,7 @@ import msgspec
 
 from eventkit.spi import Traits
 
-__all__ = ["CALM", "HANDLER", "SWITCHES", "Where", "happens_at", "swarm"]
+__all__ = ["CALM", "GIVES_BACK", "HANDLER", "SWITCHES", "Where", "happens_at", "swarm"]
 
 Where: TypeAlias = Literal["broker", "letters", "process", "handler", "world"]
 
@@ -90,6 +90,9 @@ CALM: Final = frozenset(SWITCHES) - {
 } | {"reorder", "late", "receive_empty", "receive_error", "clock_off", "unroutable"}
 """Faults under which no lease is lost and every answer arrives: whoever is handled twice is handled once too often."""
 
+
+GIVES_BACK: Final = CALM | {"sigterm", "second_signal"}
+"""Faults under which whatever a worker gives back at its end arrives."""
 
 _UNORDERED_ONLY: Final = {"duplicate"}
 _COUNTED_ONLY: Final = {"count_inflated"}

@@ -13,7 +13,7 @@ import msgspec
 from eventkit._telemetry.records import Record
 from eventkit.spi import Delivery, Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
-from eventkit.testing.simulation._switches import CALM
+from eventkit.testing.simulation._switches import CALM, GIVES_BACK
 
 if TYPE_CHECKING:
     from eventkit.testing.simulation._life import Life
@@ -124,6 +124,7 @@ class Witness:
         self.violate = violate
         self.clock = clock
         self.calm = CALM.issuperset(conditions.faults)
+        self._gives_back = GIVES_BACK.issuperset(conditions.faults)
         self.leases: dict[Any, Lease] = {}
         self.delivered_at: dict[Any, float] = {}
 
@@ -213,13 +214,18 @@ class Witness:
     def told(self, life: Life, record: Record) -> None:
         """A worker has reported something."""
 
-    def drained(self, life: Life, seconds: float) -> None:
-        """A worker has ended, so long after its signal."""
+    def drained(self, life: Life, seconds: float, hurried: float | None) -> None:
+        """A worker has ended, so long after its signal, and after its second."""
         budget = life.options.drain
         if seconds > budget + FLUSH:
             self.violate("I13", f"worker {life.number} drained for {seconds:g} s; its budget is {budget:g} s")
+        if hurried is not None and hurried > FLUSH:
+            self.violate("I13", f"worker {life.number} ended {hurried:g} s after its second signal")
+
+    def left(self, life: Life) -> None:
+        """A worker has ended by itself."""
         left = self.held(life.source)
-        if left and self.calm:
+        if left and self._gives_back:
             events = ", ".join(str(lease.fate.index) for lease in left)
             self.violate("I13", f"worker {life.number} has ended and still holds events {events}")
 

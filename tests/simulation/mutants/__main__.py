@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reds = [red for found in pool.map(lambda seeds: _red(seeds, options.limit), unmutated) for red in found]
     if options.write:
         names = {mutant.name for mutant in find()}
-        write_kills({name: kill for name, kill in {**known, **kills}.items() if name in names})
+        # Read again: another search may have written meanwhile.
+        write_kills({name: kill for name, kill in {**known_kills(), **kills}.items() if name in names})
     _sum_up(rows, unmutated, reds, time.monotonic() - began)
     return int(bool(reds) or any(row.verdict for row in rows))
 

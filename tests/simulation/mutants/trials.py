@@ -99,7 +99,8 @@ def _require_copy(root: Path) -> None:
 
 
 def _python(root: Path, *arguments: str, limit: float) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    # With hashes of its own in every process, one that iterates a set would be noticed at other seeds each time.
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
     return subprocess.run(
         [sys.executable, "-P", *arguments],
         cwd=root,
