@@ -1,6 +1,6 @@
 """What the simulator found in the core, each made as small as it goes.
 
-Its seeds fail again when a mend is taken out: they are those of the mutants of the same names.
+Its seeds fail again when a mend is taken out: they are those of mutants in `tests/simulation/mutants`, where one seed or another notices.
 """
 
 from __future__ import annotations
