@@ -1,7 +1,4 @@
-"""What the simulator found in the core, each made as small as it goes.
-
-Its seeds fail again when a mend is taken out: they are those of mutants in `tests/simulation/mutants`, where one seed or another notices.
-"""
+"""What the simulator found in the core, each made as small as it goes."""
 
 from __future__ import annotations
 
