@@ -181,9 +181,15 @@ class Lanes:
     def stays_out(self, entry: InFlight) -> None:
         """The event did not go back as it should: it comes when its lease has ended, and not before."""
         lane = self._lanes.get(entry.delivery.key or "") if self.ordered else None
-        away = lane.away.get(entry.delivery.message_id) if lane is not None else None
-        if lane is not None and away is not None and away.entry is entry:
-            lane.away[entry.delivery.message_id] = away._replace(lease_end=_lease_end(entry))
+        if lane is None:
+            return
+        id = entry.delivery.message_id
+        away = lane.away.get(id)
+        if away is None and entry.place and entry.state is GONE:
+            # It was handled and could not be settled: nobody waits for it, but it has its place when it comes.
+            lane.away[id] = Away(entry, entry.place, _lease_end(entry), awaited=False)
+        elif away is not None and away.entry is entry:
+            lane.away[id] = away._replace(lease_end=_lease_end(entry))
 
     def left(self, entry: InFlight) -> None:
         """The call in which the event's lease was lost has ended: until then its key was busy."""
