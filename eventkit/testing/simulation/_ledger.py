@@ -199,11 +199,15 @@ class Ledger(Witness):
                 self.violate("I11", f"worker {life.number} goes on after {gate.transient} transient failures in a row")
         elif now > gate.closed_at and life.frozen_until <= now:
             running = self._running.get(life.number, ())
-            others = [call for call in running if call.started > gate.closed_at and call.run.calls <= 1]
+            others = [call for call in running if call.started > gate.closed_at and self._is_probe(call)]
             if others or len(fates) > 1:
                 self.violate("I11", f"worker {life.number} starts {_names(fates)} beside the one probe of its gate")
             if now < gate.probe_at - SLACK:
                 self.violate("I11", f"worker {life.number} probes with {_names(fates)} before it is time")
+
+    def _is_probe(self, call: Call) -> bool:
+        """Whether it is not part of a search, and its event is still its worker's."""
+        return call.run.calls <= 1 and any(event.delivery.receipt in self.leases for event in call.events)
 
     def _check_search(self, events: Sequence[Event[Any]], now: float) -> None:
         """What fails transiently is not searched: it waits."""
