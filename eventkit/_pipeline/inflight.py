@@ -64,6 +64,8 @@ class InFlight(msgspec.Struct, eq=False):
     lane: Lane | None = None
     place: int = 0
     """Its place in the order of its key, which it keeps when it goes back and comes again."""
+    misplaced: bool = False
+    """It first came here when it was not new: at the source it may be before others that came earlier."""
     letter: DeadLetterNote | None = None
     due: float = 0.0
     """When it needs attention again: the end of its parking, or of the wait before a settlement is repeated.

@@ -35,10 +35,12 @@ class Away(NamedTuple):
 class Lane:
     """The events of one key that are in hand, and those that are to come again."""
 
-    __slots__ = ("away", "busy", "gathering", "key", "parked", "pumping", "route", "waiting")
+    __slots__ = ("asked_at", "away", "busy", "gathering", "key", "parked", "pumping", "route", "waiting")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, asked_at: float) -> None:
         self.key = key
+        self.asked_at = asked_at
+        """When the receive began that brought its first events."""
         self.pumping = False
         self.busy = 0
         """Events handed on and not yet decided."""
@@ -76,6 +78,12 @@ class Lane:
         """An event that was away is back."""
         back = self.away.pop(entry.delivery.message_id, None)
         if back is None:
+            # One that was out elsewhere comes after what is behind it; with the first of its lane, it was in order.
+            again = entry.delivery.delivery_count != 1 and entry.asked_at != self.asked_at
+            entry.misplaced = again and entry.place == entry.number
+            return
+        entry.misplaced = back.entry.misplaced
+        if entry.misplaced:
             return
         # The source keeps the order: what was to come before it, and did not, will not come any more.
         asked_at = entry.asked_at

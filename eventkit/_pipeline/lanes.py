@@ -92,7 +92,7 @@ class Lanes:
             return None
         lane = self._lanes.get(key)
         if lane is None or (lane.away and _is_over(lane, entry.asked_at)):
-            lane = self._lanes[key] = Lane(key)
+            lane = self._lanes[key] = Lane(key, entry.asked_at)
         entry.lane, entry.place = lane, lane.place_of(entry)
         lane.came(entry)
         return lane

@@ -86,10 +86,23 @@ class Rig:
         self.lanes.went_back(entry)
 
     def come(
-        self, message_id: str, key: str | None = "k", *, route: Any = None, asked_at: float | None = None
+        self,
+        message_id: str,
+        key: str | None = "k",
+        *,
+        route: Any = None,
+        asked_at: float | None = None,
+        delivery_count: int = 1,
     ) -> InFlight:
         """A delivery arrives, of a receive that began at `asked_at`."""
-        delivery = Delivery(receipt=message_id, body=b"", message_id=message_id, leased_until=self.now + 30.0, key=key)
+        delivery = Delivery(
+            receipt=message_id,
+            body=b"",
+            message_id=message_id,
+            leased_until=self.now + 30.0,
+            key=key,
+            delivery_count=delivery_count,
+        )
         entry = self._table.register(delivery, self.now, 600.0, asked_at)
         entry.route = route or self.route
         self.lanes.enter(entry)
@@ -684,6 +697,23 @@ def test_a_reply_that_crosses_with_a_nack_does_not_overtake() -> None:
 
     rig.come("a")
     assert rig.offered == ["a", "a"]
+
+
+def test_an_event_that_came_late_does_not_tell_that_one_before_it_is_gone() -> None:
+    """It was out elsewhere, and stands behind what came meanwhile; at the source it may be the first of them all."""
+    rig = Rig("hold")
+    head = rig.come("b")
+    rig.now += 1.0
+    late = rig.come("a", delivery_count=2)
+    rig.come("c")
+    for entry in (late, head):
+        rig.lanes.went_back(entry)
+    rig.now += 1.0
+    rig.come("a", delivery_count=3)
+    assert rig.offered == ["b"]
+
+    rig.lanes.done(rig.come("b", delivery_count=2))
+    assert rig.offered == ["b", "b", "a"]
 
 
 def test_a_key_is_free_again_a_while_after_a_lost_lease() -> None:

@@ -85,11 +85,11 @@ class Cast:
             await self._dwell(life, call)
         except anyio.get_cancelled_exc_class():
             self._world.note(life, "is cut at", *[fate.index for fate in call.fates])
-            late = ledger.late(call) and (len(events) == 1 or self._plan.on_raise == "whole")
+            late = ledger.late(call)
             swallowed = await self._swallows(life, call)
             if late:
                 ledger.healthy(call)
-            for event in events if late else ():
+            for event in events if late and (len(events) == 1 or self._plan.on_raise == "whole") else ():
                 ledger.timed_out(event)
             if not swallowed:
                 raise
