@@ -121,7 +121,7 @@ class Options:
     def source_problems(self, info: SourceInfo, *, native_dead_letter: bool) -> Iterator[str]:
         """What cannot work with this source."""
         traits, retry = info.traits, self.retry
-        if self.dead_letter is None and not native_dead_letter:
+        if self.dead_letter is None and not native_dead_letter and info.dead_letters is None:
             yield (
                 f"{info.name} has no dead letters of its own: set dead_letter to the address of a sink, "
                 'or to "discard" to lose failed events'

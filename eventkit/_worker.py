@@ -247,8 +247,10 @@ class Worker:
         problems = list(self.options.source_problems(source.info, native_dead_letter=native))
         if problems:
             raise UnsupportedByAdapter(*problems)
-        for warning in self.options.source_warnings(source.info):
+        for warning in (*source.info.warnings, *self.options.source_warnings(source.info)):
             emit(WorkerWarning(warning=warning))
+        if self._letters is None and self.options.dead_letter is None and not native:
+            self._letters = Address.parse(source.info.dead_letters or "")
         if self._letters is not None:
             letters = self._adapter or adapter_for(self._letters)
             return source, await stack.enter_async_context(letters.open_sink(self._letters))

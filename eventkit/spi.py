@@ -35,6 +35,9 @@ __all__ = [
     "Extended",
     "Letter",
     "Limits",
+    "LocalCounts",
+    "LocalPlace",
+    "LocalServer",
     "NativeDeadLetter",
     "Outgoing",
     "Receipt",
@@ -123,7 +126,10 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """One message to publish. `delay` is in seconds; `event_id` is an id by which a repeat can be told."""
+    """One message to publish. `delay` is in seconds; `event_id` is an id by which a repeat can be told.
+
+    `spare` names attributes that may be left out where the message is too large with them.
+    """
 
     body: bytes
     attributes: Mapping[str, str] = {}
@@ -131,6 +137,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     delay: float = 0.0
     event_id: str = ""
+    spare: tuple[str, ...] = ()
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,11 +190,18 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A source's name, limits and traits: constant for its life."""
+    """A source's name, limits and traits: constant for its life.
+
+    `dead_letters` is the address of the sink that the provider itself dead-letters to, where it has one and the
+    source cannot (see `NativeDeadLetter`): the core publishes there unless it is told another. `warnings` is what
+    the provider's set-up will surprise with, a line each.
+    """
 
     name: str
     limits: Limits = Limits()
     traits: Traits = Traits()
+    dead_letters: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -381,4 +395,45 @@ class Adapter(Protocol):
 
     def open_sink(self, address: Address) -> AbstractAsyncContextManager[Sink]:
         """Open a sink. Entering raises ConfigurationError, SourceNotFound or another AdapterError."""
+        ...
+
+
+class LocalCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a local server has done since it started, over all its queues."""
+
+    published: int
+    delivered: int
+    acked: int
+    nacked: int
+    expired: int
+    dead: int
+
+
+class LocalPlace(Protocol):
+    """A local server that runs."""
+
+    endpoint: str
+    """Where it listens: a loopback address."""
+    environment: Mapping[str, str]
+    """What a process needs in its environment to find the server; credentials among it are made up."""
+
+    def address(self, queue: str) -> str:
+        """The address to write as `source` for this queue."""
+        ...
+
+    def counts(self) -> LocalCounts:
+        """What it has done so far."""
+        ...
+
+
+@runtime_checkable
+class LocalServer(Protocol):
+    """An adapter that brings a stand-in for its provider, for development and tests: `eventkit local SCHEME`."""
+
+    def local(self, queues: Sequence[str], *, port: int = 0) -> AbstractAsyncContextManager[LocalPlace]:
+        """Serve `queues`, each with a dead-letter queue of its own, on `port` of the loopback; 0 is a free one.
+
+        Entering raises ConfigurationError for a name that cannot be, a port that is taken, or a missing package.
+        Leaving stops it; what it holds is gone.
+        """
         ...

@@ -229,4 +229,5 @@ def _outgoing(entry: InFlight) -> Outgoing:
         content_type=delivery.content_type,
         key=delivery.key,
         event_id=entry.letter.id,
+        spare=(LETTER_ATTRIBUTE,),
     )
