@@ -235,7 +235,7 @@ class BatchRunner:
             self._outage(run, live, unmarked, marks, error)
         else:
             # First what is left to call: a marked event that failed stops those of its key among it.
-            direct = run.plan.failed(run.positions(unmarked))
+            direct = run.plan.failed(run.positions(unmarked), marked=len(unmarked) < len(live))
             for entry in unmarked if direct else ():
                 if entry.event is not None:
                     marks[entry.event] = error

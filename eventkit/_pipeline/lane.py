@@ -35,12 +35,14 @@ class Away(NamedTuple):
 class Lane:
     """The events of one key that are in hand, and those that are to come again."""
 
-    __slots__ = ("asked_at", "away", "busy", "gathering", "key", "parked", "pumping", "route", "waiting")
+    __slots__ = ("asked_at", "away", "busy", "gathering", "key", "parked", "pumping", "route", "since", "waiting")
 
     def __init__(self, key: str, asked_at: float) -> None:
         self.key = key
         self.asked_at = asked_at
         """When the receive began that brought its first events."""
+        self.since = -math.inf
+        """When an event last came again: until then, the source may have kept back those behind it."""
         self.pumping = False
         self.busy = 0
         """Events handed on and not yet decided."""
@@ -82,6 +84,7 @@ class Lane:
             again = entry.delivery.delivery_count != 1 and entry.asked_at != self.asked_at
             entry.misplaced = again and entry.place == entry.number
             return
+        self.since = entry.received_at
         entry.misplaced = back.entry.misplaced
         if entry.misplaced:
             return
@@ -95,7 +98,13 @@ class Lane:
             if away.awaited and hopeless(away):
                 self.away[message_id] = away._replace(awaited=False)
 
-    def awaits(self, place: int) -> bool:
+    def first_out(self, when: float) -> float:
+        """The first place of what may not have come since `when`, as it was out, or one before it; infinity if none."""
+        if when < self.since:
+            return -math.inf
+        return min((away.place for away in self.away.values() if away.back_at > when), default=math.inf)
+
+    def awaits(self, place: float) -> bool:
         """Whether an event before this place is to come again."""
         return bool(self.away) and any(away.awaited and away.place < place for away in self.away.values())
 

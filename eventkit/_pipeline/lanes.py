@@ -168,8 +168,7 @@ class Lanes:
         for lane in list(self._stalled):
             if lane.waiting:
                 # Unless its own lease was good since then, what waits may be of an order that is no more.
-                good = lane.waiting[0].asked_at
-                lane.give_up(lambda away, good=good: away.back_at <= good and away.back_at + DOUBT <= self._heard)  # type: ignore[misc]
+                self._lose_patience(lane, min(lane.waiting[0].asked_at, self._heard - DOUBT))
             self._pump(lane)
             if lane.stalled:
                 back_at = min(away.back_at for away in lane.away.values() if away.awaited)
@@ -177,6 +176,14 @@ class Lanes:
             else:
                 del self._stalled[lane]
         return due
+
+    def _lose_patience(self, lane: Lane, when: float) -> None:
+        first = lane.first_out(when)
+        if self._release_policy != "followers":
+            lane.give_up(lambda away: away.place < first)
+        elif not lane.busy and lane.awaits(min(first, lane.waiting[0].place)):
+            # It brings nothing of a key that is out in part: given back, all that there is comes again in order.
+            self._release_behind(lane, -1)
 
     def stays_out(self, entry: InFlight) -> None:
         """The event did not go back as it should: it comes when its lease has ended, and not before."""

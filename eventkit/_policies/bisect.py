@@ -80,12 +80,15 @@ class Bisection:
         if right is not None and not right.touched and not self._current.touched:
             right.known_bad = True
 
-    def failed(self, unmarked: Collection[int]) -> bool:
-        """The call raised, leaving these events undecided. True when that was their direct failure."""
-        members = [i for i in self._current.members if i in unmarked]
-        marked = len(members) < len(self._current.members)
+    def failed(self, unmarked: Collection[int], *, marked: bool = False) -> bool:
+        """The call raised, leaving these events undecided. True when that was their direct failure.
+
+        `marked` says that it decided some; others that were called with these may have lost their leases.
+        """
+        called = self._current.members
+        members = [i for i in called if i in unmarked]
         self._any_success |= marked
-        if self._mode == "whole" or (len(members) == 1 and not marked):
+        if self._mode == "whole" or len(members) == len(called) == 1:
             return True
         if self._mode == "one_by_one":
             self._push_singly(members)

@@ -18,6 +18,7 @@ from eventkit.testing.memory import (
     MemorySource,
     Settings,
 )
+from eventkit.testing.proxy import FaultProxy, ProxyCounts
 
 __all__ = [
     "Call",

@@ -19,6 +19,7 @@ from eventkit._handler import BatchHandler, Batching
 from eventkit._pipeline.batcher import Gathering
 from eventkit._pipeline.executor import Slot
 from eventkit._pipeline.inflight import GONE, HELD, PARKED, RUNNING, SETTLING, InFlight, Table
+from eventkit._pipeline.lane import Away
 from eventkit._pipeline.lanes import REMEMBERED, Lanes
 from eventkit._pipeline.routes import BatchRoute
 from eventkit._policies.history import History
@@ -714,6 +715,47 @@ def test_an_event_that_came_late_does_not_tell_that_one_before_it_is_gone() -> N
 
     rig.lanes.done(rig.come("b", delivery_count=2))
     assert rig.offered == ["b", "b", "a"]
+
+
+def test_what_the_source_kept_back_is_not_given_up() -> None:
+    """It brings the events of a key in order: while an earlier one is held back there, the later ones are too."""
+    rig = Rig("hold")
+    head, second, third = rig.come("a"), rig.come("b"), rig.come("c")
+    for entry in (second, head):
+        rig.lanes.went_back(entry)
+    rig.now += 12.0
+    third.asked_at = rig.now
+    rig.lanes.heard(rig.now)
+    head = rig.come("a")
+    rig.lanes.tick(rig.now)
+    rig.lanes.done(head)
+    assert rig.offered == ["a", "a"], "the second could not come before the head was back"
+
+    rig.now += 12.0
+    third.asked_at = rig.now
+    rig.lanes.heard(rig.now)
+    rig.lanes.tick(rig.now)
+    assert rig.offered == ["a", "a", "c"]
+
+
+def test_a_group_that_is_out_in_part_is_given_back_to_come_again_whole() -> None:
+    """A FIFO group brings nothing while any of it is leased: to wait for its head with the rest in hand is in vain."""
+    rig = Rig("followers")
+    lost, behind = rig.come("a"), rig.come("b")
+    rig.lanes.stopped(lost, ())
+    lost.state = RUNNING
+    lane = behind.lane
+    assert lane is not None
+    lane.away["0"] = Away(lost, 0, rig.now)
+    rig.lanes.done(lost)
+    assert rig.offered == ["a"]
+
+    rig.now += 12.0
+    behind.asked_at = rig.now
+    rig.lanes.heard(rig.now)
+    rig.lanes.tick(rig.now)
+    assert rig.released == [behind]
+    assert rig.offered == ["a"]
 
 
 def test_a_key_is_free_again_a_while_after_a_lost_lease() -> None:

@@ -90,7 +90,7 @@ class Cast:
             if late:
                 ledger.healthy(call)
             for event in events if late and (len(events) == 1 or self._plan.on_raise == "whole") else ():
-                ledger.timed_out(event)
+                ledger.timed_out(life, event)
             if not swallowed:
                 raise
             if self._rng.random() < 0.5:

@@ -44,6 +44,14 @@ class _Run(msgspec.Struct, eq=False):
     succeeded: bool = False
 
 
+class _Chain(msgspec.Struct, eq=False):
+    """Calls of one slot, each of which began when the one before it ended: perhaps of one batch, one by one."""
+
+    began: float
+    ended: float = math.inf
+    events: int = 0
+
+
 class _Gate(msgspec.Struct, eq=False):
     """The intake gate of one worker, as its records tell of it, and what its calls have come to."""
 
@@ -69,6 +77,8 @@ class Ledger(Witness):
         self._gates: dict[int, _Gate] = {}
         self._failed_at: dict[int, tuple[float, dict[int, Event[Any]]]] = {}
         """When the last call of each slot failed transiently, and its events."""
+        self._chains: dict[int, _Chain] = {}
+        """The calls of each slot that follow one another without a pause."""
         self._bodies: dict[bytes, Fate] = {}
         self._letters: dict[Any, Letter] = {}
         self._batches = plan.handlers in {"batch", "both"}
@@ -184,26 +194,40 @@ class Ledger(Witness):
             self._check_order(life, fates)
         self._check_search(events, now)
         run = self._run_of(events)
+        chain = self._chain(len(events), now)
         if run.calls <= 1:  # a batch that is searched already is searched to its end
-            self._check_gate(life, fates, now)
+            self._check_gate(life, fates, chain)
         call = Call(life, events, fates, now, run)
         self._running.setdefault(life.number, []).append(call)
         return call
 
-    def _check_gate(self, life: Life, fates: Sequence[Fate], now: float) -> None:
-        gate = self._gates.get(life.number)
+    def _chain(self, events: int, now: float) -> _Chain:
+        """The chain that the slot is at, with `events` more."""
+        slot = anyio.get_current_task().id
+        chain = self._chains.get(slot)
+        if chain is None or now > chain.ended:
+            chain = self._chains[slot] = _Chain(now)
+        chain.ended, chain.events = math.inf, chain.events + events
+        return chain
+
+    def _check_gate(self, life: Life, fates: Sequence[Fate], chain: _Chain) -> None:
+        gate, now = self._gates.get(life.number), self.clock()
         if gate is None:
             return
         if gate.closed_at is None:
             if gate.transient >= FAR_TOO_MANY:
                 self.violate("I11", f"worker {life.number} goes on after {gate.transient} transient failures in a row")
-        elif now > gate.closed_at and life.frozen_until <= now:
+        elif now > gate.closed_at and life.frozen_until <= now and not self._is_begun(chain, gate.closed_at):
             running = self._running.get(life.number, ())
             others = [call for call in running if call.started > gate.closed_at and self._is_probe(call)]
             if others or len(fates) > 1:
                 self.violate("I11", f"worker {life.number} starts {_names(fates)} beside the one probe of its gate")
             if now < gate.probe_at - SLACK:
                 self.violate("I11", f"worker {life.number} probes with {_names(fates)} before it is time")
+
+    def _is_begun(self, chain: _Chain, when: float) -> bool:
+        """Whether it may be what is left of a batch that was begun at that time, and is run one by one."""
+        return self._batches and chain.began < when and chain.events <= self._plan.batch_size
 
     def _is_probe(self, call: Call) -> bool:
         """Whether it is not part of a search, and its event is still its worker's."""
@@ -287,17 +311,18 @@ class Ledger(Witness):
             fate.failures += 1
             fate.failed_under = event.delivery
 
-    def timed_out(self, event: Event[Any]) -> None:
-        """The call with this event alone was cut at the end of its time."""
+    def timed_out(self, life: Life, event: Event[Any]) -> None:
+        """The call with this event alone was cut at the end of its time, or by the end of a drain just then."""
         self.fates[event.message_id].timed_out = True
         lease = self.leases.get(event.delivery.receipt)
-        if lease is not None and lease.until > self.clock():
+        if lease is not None and lease.until > self.clock() and life.signalled_at is None:
             self.failed(event)
 
     def outage(self, call: Call) -> None:
         """The call fails transiently: nothing is searched, and what comes next in this slot is another batch."""
         slot = anyio.get_current_task().id
         self._runs.pop(slot, None)
+        self._chains.pop(slot, None)
         self._failed_at[slot] = self.clock(), {id(event): event for event in call.events}
         self._gates.setdefault(call.life.number, _Gate()).transient += 1
 
@@ -310,6 +335,9 @@ class Ledger(Witness):
         running = self._running.get(call.life.number)
         if running is not None and call in running:
             running.remove(call)
+        chain = self._chains.get(anyio.get_current_task().id)
+        if chain is not None:
+            chain.ended = self.clock()
 
     def late(self, call: Call) -> bool:
         """Whether a call that was cancelled had run for all its time."""

@@ -76,6 +76,7 @@ class Nemesis:
             self._signal(life)
             await anyio.sleep(self._rng.uniform(0.0, life.options.drain))
             self._world.fired("second_signal")
+            self._world.note(life, "is asked to end at once")
             life.signal()
         elif blow is not None:
             blow(life)

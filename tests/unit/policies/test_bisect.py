@@ -49,7 +49,7 @@ def step(plan: Bisection, group: list[int], handler: Handler, run: Run) -> None:
         run.handled += group
         return
     run.handled += [i for i in group if i not in unmarked]
-    if plan.failed(unmarked):
+    if plan.failed(unmarked, marked=len(unmarked) < len(group)):
         run.failed += sorted(unmarked)
         run.failed_in |= {event: list(group) for event in unmarked}
 
@@ -217,6 +217,17 @@ def test_an_event_marked_before_the_raise_shows_that_it_is_no_outage() -> None:
 
     assert run.failed == list(range(1, 64))
     assert not plan.systemic
+
+
+def test_an_event_whose_lease_was_lost_in_a_call_is_no_success() -> None:
+    """Else an outage in which leases are lost looks like bad events, and empties the queue into the dead letters."""
+    plan = Bisection(8, mode="bisect")
+    for _ in range(8):
+        group = plan.next()
+        assert group is not None
+        plan.failed(group[:-1] if len(group) > 2 else group)
+
+    assert plan.systemic
 
 
 @given(st.integers(1, 200), st.sets(st.integers(0, 199)), SEARCHING, st.booleans())
