@@ -1,4 +1,4 @@
-"""The door for tests: a broker without a cloud, faults for it, and a harness for handlers.
+"""The door for tests: a broker without a cloud, faults for it or for a wire, and a harness for handlers.
 
 Below it are `simulation` (your worker under every fault there is) and `conformance` (for authors of adapters).
 """
@@ -25,6 +25,7 @@ __all__ = [
     "Change",
     "Chaos",
     "Counts",
+    "FaultProxy",
     "Faults",
     "Harness",
     "Kind",
@@ -34,6 +35,7 @@ __all__ = [
     "MemorySink",
     "MemorySource",
     "Outcome",
+    "ProxyCounts",
     "Settings",
     "chaos",
 ]

@@ -15,7 +15,7 @@ from eventkit.testing.memory._adapter import MemoryAdapter, adapter
 from eventkit.testing.memory._broker import MemoryBroker
 from eventkit.testing.memory._queue import MemoryQueue
 from eventkit.testing.memory._source import MemorySink, MemorySource, NativeMemorySource
-from eventkit.testing.memory._values import Call, Change, Counts, Faults, Kind, Settings, Verb
+from eventkit.testing.memory._values import Call, Change, Counts, Faults, Kind, Message, Settings, Verb
 
 __all__ = [
     "Call",
@@ -28,6 +28,7 @@ __all__ = [
     "MemoryQueue",
     "MemorySink",
     "MemorySource",
+    "Message",
     "NativeMemorySource",
     "Settings",
     "Verb",

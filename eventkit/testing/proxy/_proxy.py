@@ -25,7 +25,7 @@ class FaultProxy(anyio.AsyncContextManagerMixin):
 
     Within it, `host` and `port` are where it listens; at its end every connection is closed. Faults are set from
     the loop it runs on and take effect at once, on connections that exist and on new ones, until `heal`. They add
-    up; a fault that strikes a request or reply strikes once. Added in 0.2.
+    up; a fault that strikes a request or reply strikes once.
 
     It has a door for every fault, so more than seven.
     """
@@ -61,7 +61,7 @@ class FaultProxy(anyio.AsyncContextManagerMixin):
     def slow(self, rate: float) -> None:
         """Let at most `rate` bytes a second through, each way of each connection."""
         if not rate > 0:
-            raise ConfigurationError(f"slow({rate!r}): must be above 0 bytes a second; to let nothing through, blackhole()")
+            raise ConfigurationError(f"slow({rate!r}): must be above 0 bytes a second; for none, blackhole()")
         self._faults.rate = rate
 
     def blackhole(self, seconds: float | None = None) -> None:

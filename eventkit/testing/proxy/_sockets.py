@@ -19,14 +19,14 @@ _LINGER_NOT = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises OSError when the port is taken."""
     server = socket.create_server((host, port), backlog=128)
-    server.setblocking(False)
+    server.settimeout(0)
     return server
 
 
 async def accept(server: socket.socket) -> socket.socket:
     """The next connection. Raises ClosedResourceError or OSError when `server` was closed."""
     while True:
-        await anyio.wait_readable(server)
+        await _readable(server)
         try:
             client, _ = server.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -64,7 +64,7 @@ async def _connect(made: socket.socket, address: object) -> None:
 async def receive(source: socket.socket) -> bytes:
     """What has come, b"" at the end. Raises OSError or ClosedResourceError."""
     while True:
-        await anyio.wait_readable(source)
+        await _readable(source)
         try:
             return source.recv(PIECE)
         except BlockingIOError:
@@ -78,7 +78,7 @@ async def send(target: socket.socket, data: bytes) -> None:
         try:
             rest = rest[target.send(rest) :]
         except BlockingIOError:
-            await anyio.wait_writable(target)
+            await _writable(target)
 
 
 def close(sock: socket.socket, *, reset: bool = False) -> None:
@@ -91,7 +91,23 @@ def close(sock: socket.socket, *, reset: bool = False) -> None:
     sock.close()
 
 
+async def _readable(sock: socket.socket) -> None:
+    _require_open(sock)
+    await anyio.wait_readable(sock)
+
+
+async def _writable(sock: socket.socket) -> None:
+    _require_open(sock)
+    await anyio.wait_writable(sock)
+
+
+def _require_open(sock: socket.socket) -> None:
+    """To wait for a closed socket is an error of another class on each loop."""
+    if sock.fileno() < 0:
+        raise anyio.ClosedResourceError
+
+
 def _prepared(sock: socket.socket) -> socket.socket:
-    sock.setblocking(False)
+    sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
