@@ -35,12 +35,26 @@ class Away(NamedTuple):
 class Lane:
     """The events of one key that are in hand, and those that are to come again."""
 
-    __slots__ = ("asked_at", "away", "busy", "gathering", "key", "parked", "pumping", "route", "since", "waiting")
+    __slots__ = (
+        "again",
+        "asked_at",
+        "away",
+        "busy",
+        "gathering",
+        "key",
+        "parked",
+        "pumping",
+        "route",
+        "since",
+        "waiting",
+    )
 
     def __init__(self, key: str, asked_at: float) -> None:
         self.key = key
         self.asked_at = asked_at
         """When the receive began that brought its first events."""
+        self.again = False
+        """Some event in it was not delivered for the first time: an older delivery of it may be in hand, too."""
         self.since = -math.inf
         """When an event last came again: until then, the source may have kept back those behind it."""
         self.pumping = False

@@ -95,6 +95,7 @@ class Lanes:
             lane = self._lanes[key] = Lane(key, entry.asked_at)
         entry.lane, entry.place = lane, lane.place_of(entry)
         lane.came(entry)
+        lane.again |= entry.delivery.delivery_count != 1
         return lane
 
     def is_free(self, entry: InFlight) -> bool:
@@ -253,12 +254,12 @@ class Lanes:
             self._stalled[lane] = None
 
     def _joins(self, lane: Lane, entry: InFlight) -> bool:
-        """Whether an event may share the batch that gathers; not with an older delivery of the same event."""
+        """Whether an event may share the batch that gathers; not with another delivery of the same event."""
         route, gathering = entry.route, lane.gathering
         if gathering is None or route is None or route is not lane.route or not route.joins(entry, gathering):
             return False
         id = entry.delivery.message_id
-        return entry.delivery.delivery_count == 1 or all(other.delivery.message_id != id for other in gathering.entries)
+        return not lane.again or all(other.delivery.message_id != id for other in gathering.entries)
 
     def _await(self, lane: Lane, entry: InFlight) -> None:
         """Let what is behind the event wait until it comes again, or give it back too, where the source needs that."""

@@ -551,6 +551,15 @@ def test_an_event_that_has_to_run_alone_does_not_join(joins: Joins) -> None:
     assert joins.route.joins(joins.entry("failed"), joins.gathering)
 
 
+def test_two_deliveries_of_one_event_do_not_share_a_batch() -> None:
+    """Whichever is the older one: parked together, they would run again side by side."""
+    rig = Rig("redelivers", batch=2)
+    rig.come("a", delivery_count=2)
+    rig.come("a")
+
+    assert rig.offered == ["a"]
+
+
 def test_later_events_of_a_failed_key_are_taken_out_of_their_batch_and_wait_in_order() -> None:
     """A batch that is searched goes on with the other keys; of this one nothing may run before the failed event."""
     rig = Rig("hold", batch=4)

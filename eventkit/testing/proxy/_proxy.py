@@ -69,7 +69,7 @@ class FaultProxy(anyio.AsyncContextManagerMixin):
 
         One that has lost bytes stays silent afterwards, as nobody knows of it any more: reset it, or let it time out.
         """
-        self._faults.swallows_until = math.inf if seconds is None else current_time() + _positive("blackhole", seconds)
+        self._faults.swallows_until = math.inf if seconds is None else _positive("blackhole", seconds) + current_time()
 
     def reset(self, *, new: bool = False) -> None:
         """Break every connection with an RST; with `new`, each new one too, as soon as it is made."""
