@@ -162,6 +162,7 @@ class Receiver:
         self._reserved = 0
         self._stopped = False
         self._pause = Waiters()
+        self._company = Waiters()
 
     def stop(self) -> None:
         """Receive no more; what is on the wire still comes in."""
@@ -169,9 +170,13 @@ class Receiver:
         self._source.stop()
         self._room.wake_all()
         self._pause.wake_all()
+        self._company.wake_all()
 
     async def run(self) -> None:
-        """Receive until stopped; several of these may run side by side. Raises PermanentAdapterError."""
+        """Receive until stopped; several of these may run side by side, one while nothing comes.
+
+        Raises PermanentAdapterError.
+        """
         failures = idle = 0
         while not self._stopped:
             permits = self._permits()
@@ -191,7 +196,12 @@ class Receiver:
                 self._flow.lanes.heard(started)
             hasty = not deliveries and (not self._wait or anyio.current_time() - started < IDLE_FIRST)
             idle = idle + 1 if hasty else 0
-            if idle:
+            if deliveries:
+                self._company.wake()
+            elif self.receiving and not self._stopped:
+                # Every poll of an empty queue costs: one of us is enough to see that there is something again.
+                await self._company.sleep()
+            elif idle:
                 # The source did not wait, or was not to: do not turn that into a hot loop.
                 await self._pause.sleep(anyio.current_time() + min(IDLE_FIRST * 2.0 ** min(idle, 10), IDLE_LONGEST))
 

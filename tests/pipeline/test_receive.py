@@ -153,6 +153,23 @@ def test_a_source_that_answers_at_once_with_nothing_does_not_spin(concurrent: in
     on_virtual_time(scenario)
 
 
+def test_an_empty_source_is_asked_by_one_receive_at_a_time_and_a_full_one_by_all() -> None:
+    """Each poll of an empty queue is billed, and tells no more than the one beside it."""
+    receives = Receives()
+    rig = Rig(Notes(seconds=1.0), faults=receives, wait=5.0, limits=Limits(receive=2, concurrent_receives=4))
+
+    async def scenario() -> int:
+        async with rig.running():
+            await anyio.sleep(60)
+            idle = len(receives.times)
+            assert idle <= 4 + 60 / 5
+            rig.publish(*[{}] * 400)
+            await rig.until_settled()
+        return len(receives.times) - idle
+
+    assert on_virtual_time(scenario) >= 200
+
+
 def test_a_source_with_something_to_give_is_asked_without_pause() -> None:
     """The brake is for empty answers only."""
     receives = Receives()
