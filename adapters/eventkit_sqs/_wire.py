@@ -1,0 +1,73 @@
+"""The SDK's clients: made once, at start, each with a pool of connections of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession, get_session
+from anyio.lowlevel import RunVar
+from botocore.exceptions import BotoCoreError, InvalidRegionError, NoRegionError, ProfileNotFound
+
+from eventkit.errors import ConfigurationError, UnsupportedByAdapter
+from eventkit_sqs._config import Place
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+
+CONNECT_TIMEOUT: Final = 4.0
+ANSWER_TIMEOUT: Final = 4.0
+"""Seconds that SQS has for an answer, beyond those it is asked to wait: it takes milliseconds."""
+SETTLE_CONNECTIONS: Final = 16
+
+
+# Reading what a service can do from the SDK's files takes 40 ms, in which the loop stands still: once a loop is enough.
+_LOADER: RunVar[Any] = RunVar("eventkit_sqs_loader")
+
+
+@asynccontextmanager
+async def client(place: Place, *, connections: int, wait: float = 0.0) -> AsyncIterator[SQSClient]:
+    """A client for the region of `place`. Its calls are made once: whether to repeat one is the core's affair.
+
+    Long polls and settlements have clients of their own: a poll keeps its connection for `wait` seconds, and the
+    pool has no limit to how long a call waits for one. Raises ConfigurationError.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError as exc:
+        raise UnsupportedByAdapter(f"{place.address}: the SDK of SQS runs on asyncio only, not on trio") from exc
+    config = AioConfig(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=wait + ANSWER_TIMEOUT,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        user_agent_extra="eventkit",
+    )
+    try:
+        context = _session().create_client("sqs", region_name=place.region, endpoint_url=place.endpoint, config=config)
+        made = await context.__aenter__()
+    except NoRegionError as exc:
+        raise ConfigurationError(
+            f"{place.address} is in which region? Write {place.address}?region=eu-north-1, or set AWS_DEFAULT_REGION"
+        ) from exc
+    except ProfileNotFound as exc:
+        raise ConfigurationError(f"{place.address}: {exc}; AWS_PROFILE names one of ~/.aws/config") from exc
+    except (InvalidRegionError, BotoCoreError, ValueError) as exc:
+        raise ConfigurationError(f"{place.address}: {exc}") from exc
+    try:
+        yield made
+    finally:
+        await context.__aexit__(None, None, None)
+
+
+def _session() -> AioSession:
+    session = get_session()
+    loader = _LOADER.get(None)
+    if loader is None:
+        _LOADER.set(session.get_component("data_loader"))
+    else:
+        session.register_component("data_loader", loader)
+    return session
