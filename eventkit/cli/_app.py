@@ -122,6 +122,26 @@ def backlog(*, json: AsJson = False, config: Config = DEFAULT, profile: Profile 
     show_backlog(_address(config, profile), as_json=json)
 
 
+@app.command(epilog="Example: eventkit local sqs orders bills.fifo")
+def local(
+    *,
+    scheme: Annotated[str, typer.Argument(help="Which provider, as in its addresses: sqs.", metavar="SCHEME")],
+    queues: Annotated[
+        list[str] | None, typer.Argument(help="Queues to begin with.", metavar="QUEUE", show_default="events")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(help="Port of the loopback; 0 is any that is free.", min=0, max=65535, metavar="PORT")
+    ] = 4100,
+) -> None:
+    """Stand in for a provider on this machine, for development; each queue has a dead-letter queue.
+
+    Shows what to write in eventkit.toml and in the environment. Nothing is kept when it stops.
+    """
+    from eventkit.cli._local import serve_local
+
+    serve_local(scheme, queues or ["events"], port=port)
+
+
 @app.command(epilog="Example: eventkit version")
 def version() -> None:
     """Show the version."""

@@ -34,6 +34,7 @@ class Call(msgspec.Struct, eq=False):
     fates: Sequence[Fate]
     started: float
     run: _Run
+    chain: _Chain
 
 
 class _Run(msgspec.Struct, eq=False):
@@ -197,7 +198,7 @@ class Ledger(Witness):
         chain = self._chain(len(events), now)
         if run.calls <= 1:  # a batch that is searched already is searched to its end
             self._check_gate(life, fates, chain)
-        call = Call(life, events, fates, now, run)
+        call = Call(life, events, fates, now, run, chain)
         self._running.setdefault(life.number, []).append(call)
         return call
 
@@ -219,7 +220,7 @@ class Ledger(Witness):
                 self.violate("I11", f"worker {life.number} goes on after {gate.transient} transient failures in a row")
         elif now > gate.closed_at and life.frozen_until <= now and not self._is_begun(chain, gate.closed_at):
             running = self._running.get(life.number, ())
-            others = [call for call in running if call.started > gate.closed_at and self._is_probe(call)]
+            others = [call for call in running if self._is_probe(call, gate.closed_at)]
             if others or len(fates) > 1:
                 self.violate("I11", f"worker {life.number} starts {_names(fates)} beside the one probe of its gate")
             if now < gate.probe_at - SLACK:
@@ -229,9 +230,11 @@ class Ledger(Witness):
         """Whether it may be what is left of a batch that was begun at that time, and is run one by one."""
         return self._batches and chain.began < when and chain.events <= self._plan.batch_size
 
-    def _is_probe(self, call: Call) -> bool:
-        """Whether it is not part of a search, and its event is still its worker's."""
-        return call.run.calls <= 1 and any(event.delivery.receipt in self.leases for event in call.events)
+    def _is_probe(self, call: Call, closed_at: float) -> bool:
+        """Whether it is not part of what was begun before the gate closed, and its event is still its worker's."""
+        if call.started <= closed_at or call.run.calls > 1 or self._is_begun(call.chain, closed_at):
+            return False
+        return any(event.delivery.receipt in self.leases for event in call.events)
 
     def _check_search(self, events: Sequence[Event[Any]], now: float) -> None:
         """What fails transiently is not searched: it waits."""
