@@ -81,7 +81,7 @@ def entry_of(message: Outgoing, position: int, *, fifo: bool, most: int, token: 
         }
     if fifo:
         fields["MessageGroupId"] = _group(message.key, token)
-        fields["MessageDeduplicationId"] = _deduplication(message.event_id, token)
+        fields["MessageDeduplicationId"] = _deduplication(message, token)
     elif message.delay > 0:  # without one, a delay that is set on the queue counts
         fields["DelaySeconds"] = math.ceil(message.delay)
     return Entry(fields, form.size)
@@ -151,10 +151,17 @@ def _group(key: str | None, token: str) -> str:
     return key if _is_group(key) else _HASHED + _hash(key)
 
 
-def _deduplication(event_id: str, token: str) -> str:
-    if not event_id:
+def _deduplication(message: Outgoing, token: str) -> str:
+    """The same for a repeat, and for nothing else: what is published twice within 5 minutes is dropped in silence.
+
+    An id alone is not enough: it is its producer's, and two producers may use the same one.
+    """
+    if not message.event_id:
         return token
-    return event_id if is_id(event_id) else _hash(event_id)
+    digest = sha256(message.body)
+    for text in (message.event_id, message.attributes.get("ce-source", "")):
+        digest.update(sha256(text.encode()).digest())
+    return digest.hexdigest()
 
 
 def _hash(text: str) -> str:

@@ -231,7 +231,7 @@ def _cloud_event(
 ) -> dict[str, str] | None:
     """The attributes of a CloudEvent with this id, source and type; None where the codec would refuse one of those.
 
-    Of the others, what is too long or unprintable is left out: an S3 key may have 3 KiB when its characters are escaped.
+    Of the others, what is too long or unprintable is left out: an S3 key may have 3 KiB with its characters escaped.
     """
     if not all(map(_is_clean, names)):
         return None

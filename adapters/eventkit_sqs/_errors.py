@@ -51,7 +51,7 @@ _WRONG_CREDENTIALS: Final = frozenset(
     {"InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"}
 )
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-_MISSING: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "NonExistentQueue", "QueueDoesNotExist"})
+_MISSING: Final = frozenset({"NonExistentQueue", "QueueDoesNotExist"})
 _THROTTLED: Final = frozenset(
     {
         "KmsThrottled",
@@ -119,8 +119,12 @@ def is_missing(exc: ClientError) -> bool:
 
 
 def _code(exc: ClientError) -> str:
-    code: str = exc.response.get("Error", {}).get("Code", "")
-    return code
+    return _short(exc.response.get("Error", {}).get("Code", ""))
+
+
+def _short(code: str) -> str:
+    """Older names of errors, and those of single entries, have `AWS.SimpleQueueService.` before them."""
+    return code.rpartition(".")[2]
 
 
 def answers(reply: Mapping[str, Any], number: int) -> list[Settled]:
@@ -132,7 +136,7 @@ def answers(reply: Mapping[str, Any], number: int) -> list[Settled]:
 
 
 def _answer(failed: Mapping[str, Any]) -> Settled:
-    code, message = failed.get("Code", ""), _one_line(failed.get("Message", ""))
+    code, message = _short(failed.get("Code", "")), _one_line(failed.get("Message", ""))
     # "Value … for parameter ReceiptHandle is invalid. Reason: …": expired, deleted, or visible again.
     if code in _GONE or (code.startswith("InvalidParameterValue") and "ReceiptHandle" in message):
         return LOST

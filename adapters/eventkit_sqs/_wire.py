@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
@@ -24,8 +24,9 @@ ANSWER_TIMEOUT: Final = 4.0
 SETTLE_CONNECTIONS: Final = 16
 
 
-# Reading what a service can do from the SDK's files takes 40 ms, in which the loop stands still: once a loop is enough.
-_LOADER: RunVar[Any] = RunVar("eventkit_sqs_loader")
+# A session takes 60 ms to find out what SQS can do, in which the loop stands still, and finds the credentials: one a
+# loop, which its sources and sinks share.
+_SESSION: RunVar[AioSession] = RunVar("eventkit_sqs_session")
 
 
 @asynccontextmanager
@@ -64,10 +65,8 @@ async def client(place: Place, *, connections: int, wait: float = 0.0) -> AsyncI
 
 
 def _session() -> AioSession:
-    session = get_session()
-    loader = _LOADER.get(None)
-    if loader is None:
-        _LOADER.set(session.get_component("data_loader"))
-    else:
-        session.register_component("data_loader", loader)
+    session = _SESSION.get(None)
+    if session is None:
+        session = get_session()
+        _SESSION.set(session)
     return session
