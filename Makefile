@@ -4,17 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench simulate mutants kill lock clean
+.PHONY: help demo test lint types bench bench-sqs simulate mutants kill lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
 	@$(BIN)/python examples/quakes/demo.py
+
+CLOUDS := sqs
+clouds: $(STAMP) ## run the demo on the local server of each cloud
+	@for cloud in $(CLOUDS); do $(BIN)/python examples/quakes/demo.py $$cloud || exit 1; done
 
 test: $(STAMP) ## run the tests (all but the heavy ones, which .ci/run adds)
 	@$(BIN)/python -m pytest -q -m "not heavy"
@@ -28,6 +33,9 @@ types: $(STAMP) ## check types
 
 bench: $(STAMP) ## measure the cost of an event
 	@$(BIN)/python -m bench
+
+bench-sqs: $(STAMP) $(PEERS)/.requirements ## measure the cost of an event on SQS, beside a loop by hand and Celery
+	@$(BIN)/python -m bench.sqs
 
 simulate: SEEDS ?= 1000
 simulate: SIZE ?= large
@@ -46,7 +54,7 @@ lock: ## write requirements/dev.txt from requirements/dev.in (needs uv)
 	  --no-header --annotation-style line --upgrade -o requirements/dev.txt requirements/dev.in
 
 clean: ## remove everything that can be made again
-	@rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(PEERS) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv: $(STAMP)
@@ -63,4 +71,10 @@ $(VENV)/.requirements: requirements/dev.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "[2/3] installing requirements/dev.txt, hashes checked"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(PEERS)/.requirements: bench/peers/celery.txt
+	@echo "$(PEERS), to measure Celery: installing bench/peers/celery.txt, hashes checked"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(subst $(BIN),$(PEERS)/bin,$(PIP)) install --require-hashes -r bench/peers/celery.txt
 	@touch $@

@@ -399,7 +399,10 @@ class Adapter(Protocol):
 
 
 class LocalCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a local server has done since it started, over all its queues."""
+    """What a local server has done since it started, over all its queues that hold no dead letters of others.
+
+    `dead` is how many events were put among the dead letters, by the server or by a worker.
+    """
 
     published: int
     delivered: int

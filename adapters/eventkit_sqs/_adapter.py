@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from eventkit.errors import AccessDenied, AdapterError, SourceNotFound
-from eventkit.spi import Adapter, Address, Demand, LocalPlace, Sink, Source, SourceInfo
+from eventkit.spi import Address, Demand, LocalPlace, Sink, Source, SourceInfo
 from eventkit_sqs._config import Place
 from eventkit_sqs._facts import Facts, facts_of, url_of, warnings
 from eventkit_sqs._sink import SqsSink
@@ -84,4 +84,4 @@ async def _open_sink(place: Place) -> AsyncIterator[Sink]:
         yield SqsSink(facts.limits(0), place, url=facts.url, client=made)
 
 
-adapter: Final[Adapter] = SqsAdapter()
+adapter: Final = SqsAdapter()

@@ -98,10 +98,10 @@ def _service_error(exc: ClientError, what: str) -> AdapterError:
         return AccessDenied(f"{what}: the credentials are wrong ({told}); `aws sts get-caller-identity` shows whose")
     if code in _EXPIRED:
         return AccessDenied(f"{what}: the credentials have expired ({told}); start again with new ones")
-    if code in _DENIED or status == 403:
-        return AccessDenied(f"{what}: not allowed ({told}); {_PERMISSIONS}")
     if code in _THROTTLED:
         return Throttled(f"{what}: SQS asks for fewer calls ({told})", retry_after=_SLOW_DOWN)
+    if code in _DENIED or status == 403:
+        return AccessDenied(f"{what}: not allowed ({told}); {_PERMISSIONS}")
     if code in _PASSING or status >= 500:
         return TransientAdapterError(f"{what}: SQS failed ({told})")
     return PermanentAdapterError(f"{what}: SQS refused it ({told})")

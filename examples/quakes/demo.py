@@ -1,6 +1,7 @@
 """Puts one real week of earthquakes through a real worker, and counts what became of every event.
 
     .venv/bin/python examples/quakes/demo.py        (`make demo` prepares .venv first)
+    .venv/bin/python examples/quakes/demo.py sqs    the same on a local server of SQS, profile `sqs`
 
 The application is `quakes.py`. This script only feeds it, watches it and checks on it.
 """
@@ -16,22 +17,22 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from eventkit_sqlite import adapter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from eventkit.errors import EventKitError
-from eventkit.spi import DONE, Address, Backlog, DeadLetterBrowser, Demand, Outgoing, Source
+from eventkit.spi import DONE, Adapter, Address, Backlog, DeadLetterBrowser, Demand, LocalServer, Outgoing, Source
 
 HERE = Path(__file__).resolve().parent
 RUN = Path("run")
@@ -74,36 +75,56 @@ class Tally:
         )
 
 
-async def main() -> None:
+async def main(profile: str) -> None:
+    """Put the week through the embedded queue, or through a local server of the source that `profile` names."""
+    source = prepared(profile)
+    adapter: Adapter = import_module(f"eventkit_{source.scheme}").adapter
+    if not profile:
+        await put_through(adapter, source, profile)
+        return
+    if not isinstance(adapter, LocalServer):
+        raise DemoFailed(f"{source.scheme} has no local server")
+    async with adapter.local([source.host]) as server:
+        os.environ.update(server.environment)
+        await put_through(adapter, source, profile)
+        counts = server.counts()
+        print(f"the server of {source.scheme} counted {counts.delivered} deliveries, {counts.acked} acks, ", end="")
+        print(f"{counts.nacked} nacks, {counts.expired} expired leases, {counts.dead} dead letters")
+
+
+async def put_through(adapter: Adapter, address: Address, profile: str) -> None:
     """Publish, run the worker until the queue is empty, count. Raises DemoFailed if the numbers do not add up."""
-    address = prepared()
     console = Console()
     with progress(console) as bars:
-        published = await publish(address, [*earthquakes(), *damaged()], bars)
-        async with adapter.open_source(address, Demand()) as source:
-            with started_worker() as worker:
+        published = await publish(adapter, address, [*earthquakes(), *damaged()], bars)
+        async with adapter.open_source(address, Demand(wait=1.0)) as source:
+            with started_worker(profile) as worker:
                 try:
                     with anyio.fail_after(PATIENCE):
                         await until_empty(source, worker, bars)
                         await drained(worker)
                 except TimeoutError:
                     raise DemoFailed(f"the worker was not done after {PATIENCE:g} s{end_of_log()}") from None
-            dead_lettered = await ids_of_dead_letters(source)
+            dead_lettered = await ids_of_dead_letters(adapter, source)
     tally = Tally(published, ids_of_recorded(), ids_of_skipped(), dead_lettered)
     console.print(strongest())
     print(tally)
-    print(where_to_look())
+    if not profile:
+        print(where_to_look())
     if tally.misplaced:
         raise DemoFailed(f"events that did not end in exactly one place: {', '.join(tally.misplaced[:20])}")
 
 
-def prepared() -> Address:
-    """Empty the run folder. Gives the address of the queue."""
+def prepared(profile: str) -> Address:
+    """Empty the run folder. Gives the address of the queue that the profile, or none, leads to."""
     os.chdir(HERE)  # the paths in eventkit.toml count from here
     if RUN.exists():
         shutil.rmtree(RUN)
     RUN.mkdir()
-    return Address.parse(tomllib.loads(Path("eventkit.toml").read_text())["source"])
+    settings = tomllib.loads(Path("eventkit.toml").read_text())
+    if profile:
+        settings |= settings["profiles"].get(profile, {})
+    return Address.parse(settings["source"])
 
 
 # -- what goes in ------------------------------------------------------------------------------
@@ -139,7 +160,7 @@ def cloud_event(id: str, data: bytes, milliseconds: int = 0) -> Outgoing:
     return Outgoing(body=data, attributes=attributes, content_type="application/json", event_id=id)
 
 
-async def publish(address: Address, messages: Sequence[Outgoing], bars: Progress) -> list[str]:
+async def publish(adapter: Adapter, address: Address, messages: Sequence[Outgoing], bars: Progress) -> list[str]:
     """Publish in batches. Gives the ids that the queue confirmed to have stored."""
     confirmed: list[str] = []
     bar = bars.add_task("published", total=len(messages))
@@ -158,9 +179,10 @@ async def publish(address: Address, messages: Sequence[Outgoing], bars: Progress
 
 
 @contextmanager
-def started_worker() -> Iterator[subprocess.Popen[bytes]]:
+def started_worker(profile: str) -> Iterator[subprocess.Popen[bytes]]:
     """The worker as you would start it, as a process of its own; it does not outlive this script."""
     command = [str(EVENTKIT), "run", "--config", "eventkit.toml", "--log-format", "json"]
+    command += ["--profile", profile] if profile else []
     with LOG.open("wb") as log:
         worker = subprocess.Popen(command, stderr=log)
     try:
@@ -216,14 +238,28 @@ def ids_of_skipped() -> list[str]:
     return sorted({line["event_id"] for line in lines if line["event"] == "event_skipped"})
 
 
-async def ids_of_dead_letters(source: Source) -> list[str]:
-    assert isinstance(source, DeadLetterBrowser)
-    ids: list[str] = []
+async def ids_of_dead_letters(adapter: Adapter, source: Source) -> list[str]:
+    if isinstance(source, DeadLetterBrowser):
+        return [id async for id in ids_of_browsed(source)]
+    assert source.info.dead_letters is not None, "the worker would not have started"
+    async with adapter.open_source(Address.parse(source.info.dead_letters), Demand(wait=1.0)) as dead_letters:
+        return [id async for id in ids_of_received(dead_letters)]
+
+
+async def ids_of_browsed(source: DeadLetterBrowser) -> AsyncIterator[str]:
+    """Of dead letters that can be looked at."""
     last = None
     while page := await source.peek(100, last):
-        ids += [letter.attributes["ce-id"] for letter in page]
+        for letter in page:
+            yield letter.attributes["ce-id"]
         last = page[-1].id
-    return ids
+
+
+async def ids_of_received(source: Source) -> AsyncIterator[str]:
+    """Of dead letters in a queue like any other; they stay in it."""
+    while deliveries := await source.receive(source.info.limits.receive, 1.0):
+        for delivery in deliveries:
+            yield delivery.attributes["ce-id"]
 
 
 def strongest() -> Table:
@@ -263,7 +299,7 @@ def progress(console: Console) -> Progress:
 
 if __name__ == "__main__":
     try:
-        anyio.run(main)
+        anyio.run(main, sys.argv[1] if len(sys.argv) > 1 else "")
     except (DemoFailed, EventKitError) as exc:
         sys.exit(f"demo: {exc}")
     except KeyboardInterrupt:

@@ -24,7 +24,18 @@ from eventkit.spi import (
     Settled,
     Traits,
 )
-from eventkit.testing.memory import Call, Change, Faults, Kind, MemoryAdapter, MemoryBroker, MemorySource, Settings
+from eventkit.testing.memory import (
+    Call,
+    Change,
+    Faults,
+    Kind,
+    MemoryAdapter,
+    MemoryBroker,
+    MemoryQueue,
+    MemorySource,
+    Message,
+    Settings,
+)
 from eventkit.testing.memory import adapter as scheme
 from tests.unit.test_memory_broker_loops import on_both_loops, run
 
@@ -428,3 +439,19 @@ def test_a_wrong_address_is_a_clear_error() -> None:
     }.items():
         with pytest.raises(ConfigurationError, match=words):
             adapter.open_sink(Address.parse(text))
+
+
+def test_a_queue_takes_messages_that_know_more_than_it() -> None:
+    """A stand-in for a provider keeps its own facts beside the broker's: in a subclass of what it publishes."""
+
+    class Stamped(Message):
+        stamp: str = ""
+
+    queue = MemoryQueue("q", Settings(), iter(range(1, 9)), lambda now: now)
+    message = Stamped(b"x", "1", stamp="mine")
+    queue.publish(message, 0.0, 5.0)
+
+    [delivery] = queue.take(9, 30.0, 1, 6.0)
+    assert (delivery.body, delivery.message_id, message.stamp) == (b"x", "1", "mine")
+    assert (message.count, message.leased_at, message.until) == (1, 6.0, 36.0)
+    assert queue.ack([delivery.receipt], 7.0) == [DONE]

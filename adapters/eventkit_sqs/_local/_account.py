@@ -11,7 +11,8 @@ from eventkit_sqs._local._attributes import bad_redrive, check, defaults
 from eventkit_sqs._local._attributes import redrive as read_redrive
 from eventkit_sqs._local._errors import SqsError
 from eventkit_sqs._local._polls import Polls
-from eventkit_sqs._local._queue import LocalQueue, Taken, Tally
+from eventkit_sqs._local._queue import LocalQueue
+from eventkit_sqs._local._stored import Taken, Tally
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 NAME_RULE: Final = "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
@@ -30,8 +31,8 @@ class Account:
         self.wall = wall
         self.queues: dict[str, LocalQueue] = {}
         self._polls: dict[str, Polls] = {}
-        self._tally = Tally()
-        self._expired = 0
+        self._past: list[tuple[Tally, int]] = []
+        """What deleted queues had done, and how many of their leases had ended."""
 
     def create(self, name: str, attributes: Mapping[str, str], tags: Mapping[str, str]) -> LocalQueue:
         """Make a queue, or find the one that is there and is the same. Raises SqsError."""
@@ -39,8 +40,8 @@ class Account:
         if not _NAME.fullmatch(name) or (fifo and attributes.get("FifoQueue") != "true"):
             raise SqsError("InvalidParameterValue", NAME_RULE)
         if attributes.get("FifoQueue") == "true" and not fifo:
-            rule = "must end with .fifo suffix and be 1 to 80 in length."
-            raise SqsError("InvalidParameterValue", f"The name of a FIFO queue {NAME_RULE[:62].lower()}, {rule}")
+            rule = "can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix"
+            raise SqsError("InvalidParameterValue", f"The name of a FIFO queue {rule} and be 1 to 80 in length.")
         check(attributes, fifo=fifo, new=True)
         self.check_redrive(attributes, fifo=fifo)
         known = self.queues.get(name)
@@ -58,7 +59,7 @@ class Account:
             arn=f"arn:aws:sqs:{self.region}:{self.id}:{name}",
             url=f"{self.endpoint}/{self.id}/{name}",
             wall=self.wall,
-            tally=self._tally,
+            tally=Tally(),
         )
 
         def take(limit: int, lease: float) -> Sequence[Taken]:
@@ -75,7 +76,7 @@ class Account:
 
     def delete(self, queue: LocalQueue) -> None:
         """Delete a queue, and tell those who wait at it."""
-        self._expired += queue.expired(self.now())
+        self._past.append((queue.tally, queue.expired(self.now())))
         del self.queues[queue.name]
         self._polls.pop(queue.name).end(_no_queue())
 
@@ -120,15 +121,18 @@ class Account:
     # -- the whole -----------------------------------------------------------------------------
 
     def counts(self) -> LocalCounts:
-        """What has been done; a message that was moved counts as dead, not as published or acked."""
-        tally, now = self._tally, self.now()
+        """What has been done at the queues that are no dead-letter queue of another, and how many went to one."""
+        now = self.now()
+        targets = [queue for queue in self.queues.values() if self.sources(queue)]
+        done = [(queue.tally, queue.expired(now)) for queue in self.queues.values() if queue not in targets]
+        done += self._past
         return LocalCounts(
-            published=tally.published,
-            delivered=tally.delivered,
-            acked=tally.acked,
-            nacked=tally.nacked,
-            expired=self._expired + sum(queue.expired(now) for queue in self.queues.values()),
-            dead=tally.dead,
+            published=sum(tally.published for tally, _ in done),
+            delivered=sum(tally.delivered for tally, _ in done),
+            acked=sum(tally.acked for tally, _ in done),
+            nacked=sum(tally.nacked for tally, _ in done),
+            expired=sum(expired for _, expired in done),
+            dead=sum(tally.dead for tally, _ in done) + sum(queue.tally.published for queue in targets),
         )
 
     def end(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from eventkit_sqs._local._errors import SqsError
-from eventkit_sqs._local._queue import Taken
+from eventkit_sqs._local._stored import Taken
 
 
 class _Poll(NamedTuple):

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import uuid4
 
-import msgspec
-
 from eventkit.spi import LOST, Settled, Traits
-from eventkit.testing.memory import MemoryQueue, Message
+from eventkit.testing.memory import MemoryQueue
 from eventkit.testing.memory import Settings as Rules
+from eventkit_sqs._local._attempts import Attempts
 from eventkit_sqs._local._attributes import Settings, defaults
-from eventkit_sqs._local._content import Attributes, Content
+from eventkit_sqs._local._content import Content
 from eventkit_sqs._local._duplicates import Duplicates
 from eventkit_sqs._local._errors import SqsError, invalid
+from eventkit_sqs._local._stored import Stored, Taken, Tally
 from eventkit_sqs._local._wire import Sent
 
 MAX_LEASE: Final = 43_200.0
@@ -30,40 +30,12 @@ _receipts = count(1)
 _sequences = count(18_850_000_000_000_000_000, 256)
 
 
-class Stored(Message):
-    """A message in a queue, with what only SQS knows of it. `first_received` is in Unix milliseconds, 0 before."""
-
-    content_attributes: Attributes = msgspec.field(default_factory=dict)
-    body_md5: str = ""
-    attributes_md5: str | None = None
-    group: str | None = None
-    deduplication: str | None = None
-    sequence: str | None = None
-    trace: str | None = None
-    first_received: int = 0
-    receipt: int = 0
-    dead_from: str | None = None
-
-
-class Taken(NamedTuple):
-    """A message handed over, and its receipt handle."""
-
-    message: Stored
-    handle: str
-
-
-class Tally:
-    """What a queue, or a server, has done. See `LocalCounts`."""
-
-    def __init__(self) -> None:
-        self.published = self.delivered = self.acked = self.nacked = self.dead = 0
-
-
 class LocalQueue:
     """A queue with its attributes. Times are on the server's clock but for `wall`, in Unix seconds.
 
     A receipt handle names its message and the receive. One that is not the newest, or whose visibility timeout is
     over, settles nothing: SQS promises no more, though a standard queue often deletes by an expired handle too.
+    What SQS does with messages, and nothing else, but that is more than seven methods.
     """
 
     def __init__(self, name: str, *, arn: str, url: str, wall: Callable[[], float], tally: Tally) -> None:
@@ -75,13 +47,14 @@ class LocalQueue:
         self.settings = Settings.of(defaults(fifo=self.fifo))
         self.on_ready: Callable[[], None] = _nothing
         self._wall = wall
-        self._tally = tally
+        self.tally = tally
         self._tag = uuid4().hex[:12]
         self._id = str(uuid4())[:24]
         self._ids = count(1)
         self._expired = 0
         self._last_due = 0.0
         self._duplicates = Duplicates()
+        self._attempts = Attempts()
         self._stored: dict[str, Stored] = {}
         self._queue = self._made()
 
@@ -93,7 +66,7 @@ class LocalQueue:
 
     def purge(self, now: float) -> None:
         """Forget every message, those in flight too. What was sent lately is still remembered as sent."""
-        self._expired = self.expired(now)
+        self._expired, self._last_due = self.expired(now), 0.0
         self._stored.clear()
         self._queue = self._made()
 
@@ -126,13 +99,12 @@ class LocalQueue:
             content_attributes=content.attributes,
             body_md5=content.body_md5,
             attributes_md5=content.attributes_md5,
-            group=group,
             deduplication=deduplication,
             sequence=_sequence() if self.fifo else None,
             trace=content.trace,
         )
         self._put(message, self.settings.delay if delay is None else delay, now)
-        self._tally.published += 1
+        self.tally.published += 1
         sent = Sent(
             message_id=message.message_id,
             body_md5=content.body_md5,
@@ -208,18 +180,31 @@ class LocalQueue:
             message.count -= 1
             if dead_letters and not self._too_old(message, now):
                 dead_letters.adopt(message, now, source=self.arn, aged=not self.fifo)  # a FIFO queue starts anew
-                self._tally.dead += 1
+                self.tally.dead += 1
 
     def _delivered(self, taken: Sequence[Taken]) -> None:
-        self._tally.delivered += len(taken)
+        self.tally.delivered += len(taken)
         for message, _ in taken:
             if not message.first_received:
                 message.first_received = int(self._wall() * 1000)
 
+    def repeat(self, attempt: str, lease: float, now: float) -> Sequence[Taken]:
+        """What this attempt at a receive took before, for another `lease` seconds; nothing if that cannot be."""
+        taken = self._attempts.find(attempt, now)
+        if not taken or not lease:
+            return ()
+        self._queue.extend([message.receipt for message, _ in taken], lease, now)
+        self._attempts.add(attempt, taken, now)
+        return taken
+
+    def remember(self, attempt: str, taken: Sequence[Taken], now: float) -> None:
+        """Let this attempt at a receive be repeated."""
+        self._attempts.add(attempt, taken, now)
+
     def give_back(self, taken: Sequence[Taken], now: float) -> None:
         """Nobody was there to take these: they were never handed over."""
         settled = self._queue.nack([(message.receipt, 0.0) for message, _ in taken], now)
-        self._tally.delivered -= len(taken)
+        self.tally.delivered -= len(taken)
         for (message, _), result in zip(taken, settled, strict=True):
             if result is not LOST:
                 message.count -= 1
@@ -250,8 +235,8 @@ class LocalQueue:
         if not id:
             return _malformed(handle)
         if settled is not LOST:
-            del self._stored[id]
-            self._tally.acked += 1
+            self._stored.pop(id).receipt = 0
+            self.tally.acked += 1
         elif self.fifo and id in self._stored:
             return invalid("ReceiptHandle", handle, "The receipt handle has expired.")
         return None
@@ -273,7 +258,9 @@ class LocalQueue:
         [result] = self._queue.extend([receipt], lease, now) if lease else self._queue.nack([(receipt, 0.0)], now)
         if result is LOST:
             return SqsError("MessageNotInflight", "The specified message isn't in flight.")
-        self._tally.nacked += not lease
+        if not lease:
+            message.until = now
+            self.tally.nacked += 1
         return None
 
     def _read(self, handle: str) -> tuple[str, int]:

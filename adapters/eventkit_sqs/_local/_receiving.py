@@ -10,7 +10,7 @@ from eventkit_sqs._local._account import Account
 from eventkit_sqs._local._batches import check_entries, fared
 from eventkit_sqs._local._content import Attributes, attributes_md5
 from eventkit_sqs._local._errors import SqsError, invalid, missing
-from eventkit_sqs._local._queue import Stored, Taken
+from eventkit_sqs._local._stored import Stored, Taken
 
 SENDER: Final = "AIDALOCALDEVELOPMENT0"
 """The made-up id of whoever sent a message."""
@@ -36,7 +36,12 @@ async def receive(account: Account, request: wire.Receive) -> wire.Messages:
     system = _system_names(names)
     lease = queue.settings.lease if request.visibility_timeout is None else request.visibility_timeout
     wait = queue.settings.wait if request.wait_time_seconds is None else request.wait_time_seconds
-    taken = await account.polls(queue).receive(request.max_number_of_messages, lease, wait)
+    attempt = request.receive_request_attempt_id if queue.fifo else None
+    taken = queue.repeat(attempt, lease, account.now()) if attempt else ()
+    if not taken:
+        taken = await account.polls(queue).receive(request.max_number_of_messages, lease, wait)
+        if attempt and taken:
+            queue.remember(attempt, taken, account.now())
     return wire.Messages(messages=[_shown(one, system, request.message_attribute_names) for one in taken] or None)
 
 
@@ -65,8 +70,8 @@ def _system(message: Stored, names: Sequence[str]) -> dict[str, str]:
         "ApproximateReceiveCount": str(message.count),
         "ApproximateFirstReceiveTimestamp": str(message.first_received),
     }
-    if message.group is not None:
-        texts["MessageGroupId"] = message.group
+    if message.key is not None:
+        texts["MessageGroupId"] = message.key
     if message.deduplication is not None and message.sequence is not None:
         texts["MessageDeduplicationId"] = message.deduplication
         texts["SequenceNumber"] = message.sequence

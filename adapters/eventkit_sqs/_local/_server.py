@@ -22,10 +22,15 @@ from eventkit_sqs._local._faults import Faults
 from eventkit_sqs._local._front import MAX_REQUEST, Front
 
 HOST: Final = "127.0.0.1"
-REGION: Final = "us-east-1"
+REGION: Final = "local"
+"""No region of AWS: a client that does not find the server must not find a real queue instead. (Version 1 of the AWS
+command line overrides the endpoint for the regions that it knows.)"""
 ACCOUNT: Final = "000000000000"
 MAX_RECEIVES: Final = 100
 """`maxReceiveCount` of the queues it starts with: a worker's own dead-lettering, which has a reason, comes first."""
+
+LONGEST: Final = "1209600"
+"""Seconds that dead letters are kept: they keep their age when moved, so it must be more than the source's 4 days."""
 
 STOP: Final = 0.4
 """Seconds for what a fault holds up when the server stops; everything else is answered at once."""
@@ -79,7 +84,8 @@ async def serve(
     """Serve `queues` and a dead-letter queue for each. See `LocalServer.local`.
 
     A queue whose name ends in `.fifo` is a FIFO queue, with content-based deduplication; `orders` comes with
-    `orders-dlq`, `orders.fifo` with `orders-dlq.fifo`, and messages go there after `max_receives` receives.
+    `orders-dlq`, `orders.fifo` with `orders-dlq.fifo`, and messages go there after `max_receives` receives
+    and stay for 14 days.
     A test may give a `clock` of its own, in seconds from anywhere, to make twelve hours pass, and a `wall`, in Unix
     seconds; waiting on the wire takes real time all the same. asyncio only.
     """
@@ -104,8 +110,10 @@ async def _listen(runner: web.ServerRunner, port: int) -> None:
         await web.TCPSite(runner, HOST, port).start()
     except (OSError, OverflowError) as exc:
         taken = isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
-        problem = "is taken: stop what listens there, or choose another one" if taken else f"cannot be used: {exc}"
-        raise ConfigurationError(f"port {port} of {HOST} {problem} with --port (0 is any that is free)") from exc
+        problem = "is taken: stop what listens there, or choose" if taken else f"cannot be used ({exc}): choose"
+        raise ConfigurationError(
+            f"port {port} of {HOST} {problem} another one with --port (0 is any free one)"
+        ) from exc
 
 
 def _create(account: Account, queues: Sequence[str], max_receives: int) -> None:
@@ -114,7 +122,9 @@ def _create(account: Account, queues: Sequence[str], max_receives: int) -> None:
         stem, fifo = name.removesuffix(".fifo"), name.endswith(".fifo")
         kind = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
         try:
-            dead = account.create(f"{stem}-dlq{'.fifo' if fifo else ''}", kind, {})
+            dead = account.create(
+                f"{stem}-dlq{'.fifo' if fifo else ''}", {**kind, "MessageRetentionPeriod": LONGEST}, {}
+            )
             policy = msgspec.json.encode({"deadLetterTargetArn": dead.arn, "maxReceiveCount": max_receives}).decode()
             account.create(name, {**kind, "RedrivePolicy": policy}, {})
         except SqsError as exc:

@@ -168,3 +168,35 @@ async def test_a_dead_letter_leaves_its_group_free() -> None:
         [dead] = await sqs.receive("bills-dlq.fifo")
         assert (dead["Body"], dead["Attributes"]["MessageGroupId"]) == ("poison", "a")
         assert dead["Attributes"]["DeadLetterQueueSourceArn"] == sqs.arn(BILLS)
+
+
+async def test_a_receive_whose_reply_was_lost_can_be_repeated(sqs: Wire) -> None:
+    """With the same attempt id: the same messages and receipts, leased anew, and counted once."""
+    await send(sqs, "a", "a1", "a2", "a3")
+    first = await sqs.receive(BILLS, 2, VisibilityTimeout=10, ReceiveRequestAttemptId="try")
+    assert await sqs.receive(BILLS, 2, ReceiveRequestAttemptId="other") == []
+    sqs.clock.skip(9)
+    assert await sqs.receive(BILLS, 2, VisibilityTimeout=10, ReceiveRequestAttemptId="try") == first
+    sqs.clock.skip(9)
+    assert (await sqs.delete(BILLS, first[0])).status == 200
+
+    assert await sqs.bodies(BILLS, ReceiveRequestAttemptId="try") == []
+    sqs.clock.skip(2)
+    assert await sqs.bodies(BILLS, ReceiveRequestAttemptId="try") == ["a2", "a3"]
+
+
+@pytest.mark.parametrize("seconds", [0, 400])
+async def test_an_attempt_is_not_repeated_once_its_messages_were_changed_or_it_is_old(sqs: Wire, seconds: int) -> None:
+    """Given back, or put off: what comes then is an ordinary receive."""
+    await send(sqs, "a", "a1")
+    [first] = await sqs.receive(BILLS, VisibilityTimeout=500, ReceiveRequestAttemptId="try")
+    await sqs.change(BILLS, first, seconds)
+    again = await sqs.receive(BILLS, ReceiveRequestAttemptId="try")
+    assert [message["Attributes"]["ApproximateReceiveCount"] for message in again] == ([] if seconds else ["2"])
+
+    sqs.clock.skip(450)
+    [held] = await sqs.receive(BILLS, VisibilityTimeout=900, ReceiveRequestAttemptId="try")
+    sqs.clock.skip(299)
+    assert await sqs.receive(BILLS, VisibilityTimeout=900, ReceiveRequestAttemptId="try") == [held]
+    sqs.clock.skip(301)
+    assert await sqs.receive(BILLS, ReceiveRequestAttemptId="try") == []

@@ -334,13 +334,15 @@ async def test_a_message_is_moved_at_the_receive_after_its_last() -> None:
         assert sources == {"queueUrls": [sqs.url("orders")]}
 
 
-async def test_the_default_limit_of_receives_leaves_room_for_a_worker(sqs: Wire) -> None:
-    """A worker that dead-letters with a reason must come first, also after many releases."""
+async def test_the_defaults_leave_room_for_a_worker_and_its_dead_letters(sqs: Wire) -> None:
+    """A worker that dead-letters with a reason must come first, and letters keep their age when they are moved."""
     found = await sqs.call("GetQueueAttributes", "orders", AttributeNames=["RedrivePolicy"])
     assert json.loads(found["Attributes"]["RedrivePolicy"]) == {
         "deadLetterTargetArn": sqs.arn("orders-dlq"),
         "maxReceiveCount": 100,
     }
+    kept = await sqs.call("GetQueueAttributes", "orders-dlq", AttributeNames=["MessageRetentionPeriod"])
+    assert kept["Attributes"] == {"MessageRetentionPeriod": "1209600"}
 
 
 async def test_the_age_of_a_dead_letter_goes_on() -> None:
@@ -354,6 +356,24 @@ async def test_the_age_of_a_dead_letter_goes_on() -> None:
         assert await sqs.depth("orders-dlq") == (1, 0, 0)
         sqs.clock.skip(21)
         assert await sqs.bodies("orders-dlq") == []
+
+
+async def test_a_receive_that_moves_a_dead_letter_gives_nothing_twice() -> None:
+    """The place of the letter is filled from the queue, where a timeout of 0 has not put anything back yet."""
+    async with local_sqs(max_receives=1) as sqs:
+        await sqs.send("orders", "poison")
+        assert await sqs.bodies("orders", VisibilityTimeout=0) == ["poison"]
+        await sqs.send("orders", "a", "b")
+
+        assert sorted(await sqs.bodies("orders", VisibilityTimeout=0)) == ["a", "b"]
+
+
+async def test_a_group_in_a_standard_queue_is_no_order(sqs: Wire) -> None:
+    """It names a tenant there, for fairness: nothing waits for anything."""
+    await sqs.send("orders", "a", "b", MessageGroupId="tenant")
+
+    assert await sqs.bodies("orders", 1) == ["a"]
+    assert await sqs.bodies("orders", 1) == ["b"]
 
 
 async def test_the_counts_say_what_was_done(sqs: Wire) -> None:

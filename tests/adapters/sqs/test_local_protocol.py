@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -210,6 +211,16 @@ async def test_the_digests_are_those_that_aws_computes() -> None:
             assert message["MD5OfBody"] == "6e2baaf3b97dbeef01c0043275f9a0e7"
             assert message.get("MD5OfMessageAttributes") == digest
             assert ("MessageAttributes" in message) == (digest is not None)
+
+
+async def test_the_digest_of_bytes_is_marked_as_such(sqs: Wire) -> None:
+    """Byte by byte as the documentation has it, and sorted by name."""
+    attributes = {"n": {"DataType": "Number", "StringValue": "7"}, "b": {"DataType": "Binary", "BinaryValue": "AP8="}}
+    first = b"\0\0\0\1b" + b"\0\0\0\6Binary" + b"\2" + b"\0\0\0\2" + b"\0\xff"
+    second = b"\0\0\0\1n" + b"\0\0\0\6Number" + b"\1" + b"\0\0\0\x017"
+
+    sent = await sqs.call("SendMessage", "orders", MessageBody="x", MessageAttributes=attributes)
+    assert sent["MD5OfMessageAttributes"] == hashlib.md5(first + second).hexdigest()
 
 
 async def test_the_digest_of_a_trace_header_is_its_own(sqs: Wire) -> None:

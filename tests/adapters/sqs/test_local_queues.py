@@ -197,7 +197,7 @@ async def test_a_letter_without_a_source_moves_only_where_it_is_told(sqs: Wire) 
 async def test_a_move_that_cannot_be_is_refused(sqs: Wire) -> None:
     """Each reason has its own error at AWS."""
     orders, letters, nobody = sqs.arn("orders"), sqs.arn("orders-dlq"), sqs.arn("nobody")
-    refused = {
+    refused: dict[str, list[dict[str, Any]]] = {
         "InvalidParameterValue": [{"SourceArn": orders}, {"SourceArn": letters, "MaxNumberOfMessagesPerSecond": 501}],
         "ResourceNotFoundException": [{"SourceArn": nobody}, {"SourceArn": letters, "DestinationArn": nobody}],
     }

@@ -63,6 +63,12 @@ async def test_a_fault_answers_in_place_of_the_queue(sqs: Wire, name: str, type:
     assert await sqs.bodies("orders") == []
 
 
+async def test_a_server_can_start_with_faults() -> None:
+    """A worker's first call is one that can fail, too."""
+    async with local_sqs(faults=Refuse("AccessDenied")) as sqs:
+        assert await sqs.error("GetQueueUrl", QueueName="orders") == "AccessDenied"
+
+
 class RefuseEntries(Faults):
     async def before(self, call: Call) -> Mapping[str, SqsError]:
         ids = [entry["Id"] for entry in call.request.get("Entries", ())]
@@ -228,3 +234,15 @@ async def test_a_thousand_messages_pass_unharmed(sqs: Wire) -> None:
         "expired": 0,
         "dead": 0,
     }
+
+
+async def test_what_is_sent_to_a_dead_letter_queue_counts_as_dead() -> None:
+    """Workers put their dead letters there themselves, and whoever looks at them must not change the counts."""
+    async with local_sqs() as sqs:
+        await sqs.send("orders", "handled")
+        await sqs.delete("orders", (await sqs.receive("orders"))[0])
+        await sqs.send("orders-dlq", "given up")
+        await sqs.receive("orders-dlq")
+        counts = sqs.place.counts()
+
+    assert (counts.published, counts.delivered, counts.acked, counts.dead) == (1, 1, 1, 1)
