@@ -116,7 +116,8 @@ class Lane:
         """The first place of what may not have come since `when`, as it was out, or one before it; infinity if none."""
         if when < self.since:
             return -math.inf
-        return min((away.place for away in self.away.values() if away.back_at > when), default=math.inf)
+        out = [away for away in self.away.values() if away.back_at > when]
+        return min((-math.inf if away.entry.misplaced else away.place for away in out), default=math.inf)
 
     def awaits(self, place: float) -> bool:
         """Whether an event before this place is to come again."""

@@ -254,12 +254,16 @@ class Lanes:
             self._stalled[lane] = None
 
     def _joins(self, lane: Lane, entry: InFlight) -> bool:
-        """Whether an event may share the batch that gathers; not with another delivery of the same event."""
+        """Whether an event may share the batch that gathers; behind others of its key, and no other delivery of it."""
         route, gathering = entry.route, lane.gathering
         if gathering is None or route is None or route is not lane.route or not route.joins(entry, gathering):
             return False
         id = entry.delivery.message_id
-        return not lane.again or all(other.delivery.message_id != id for other in gathering.entries)
+        return not lane.again or all(
+            other.place < entry.place and other.delivery.message_id != id
+            for other in gathering.entries
+            if other.lane is lane
+        )
 
     def _await(self, lane: Lane, entry: InFlight) -> None:
         """Let what is behind the event wait until it comes again, or give it back too, where the source needs that."""

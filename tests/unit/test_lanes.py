@@ -560,6 +560,36 @@ def test_two_deliveries_of_one_event_do_not_share_a_batch() -> None:
     assert rig.offered == ["a"]
 
 
+def test_an_event_that_comes_again_does_not_join_a_batch_of_later_ones() -> None:
+    """It was handled, and its ack was lost: behind them in the batch, it would be parked and run beside them."""
+    rig = Rig("hold", batch=3)
+    handled = rig.come("a")
+    rig.come("b")
+    handled.state = GONE
+    rig.lanes.done(handled)
+    rig.lanes.stays_out(handled)
+    rig.come("a", delivery_count=2)
+
+    assert rig.offered == ["a", "b"]
+
+
+def test_what_came_late_may_keep_back_all_others_at_the_source() -> None:
+    """Its place is not known: while it is out, no other is given up."""
+    rig = Rig("hold")
+    head = rig.come("b")
+    rig.now += 1.0
+    late, behind = rig.come("a", delivery_count=2), rig.come("c")
+    rig.lanes.went_back(late)
+    late.due = rig.now + 60.0
+    rig.lanes.went_back(head)
+    rig.now += 30.0
+    behind.asked_at = rig.now
+    rig.lanes.heard(rig.now)
+    rig.lanes.tick(rig.now)
+
+    assert rig.offered == ["b"]
+
+
 def test_later_events_of_a_failed_key_are_taken_out_of_their_batch_and_wait_in_order() -> None:
     """A batch that is searched goes on with the other keys; of this one nothing may run before the failed event."""
     rig = Rig("hold", batch=4)

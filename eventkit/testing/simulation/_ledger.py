@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from eventkit._pipeline.settler import LETTER_ATTRIBUTE
-from eventkit._telemetry.records import BatchBisected, GateClosed, GateOpened, GateProbed, Record
+from eventkit._telemetry.records import BatchBisected, GateClosed, GateOpened, GateProbed, LeaseLost, Record
 from eventkit.spi import Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
 from eventkit.testing.simulation._witness import SLACK, Fate, Witness
@@ -35,6 +35,8 @@ class Call(msgspec.Struct, eq=False):
     started: float
     run: _Run
     chain: _Chain
+    lost: bool = False
+    """Its worker has lost the lease of an event of it, as far as it knows."""
 
 
 class _Run(msgspec.Struct, eq=False):
@@ -166,6 +168,9 @@ class Ledger(Witness):
                 self._check_calls(run, record.events)
         if isinstance(record, GateClosed | GateProbed | GateOpened):
             self._gate_told(life, record)
+        if isinstance(record, LeaseLost):
+            for call in self._running.get(life.number, ()):
+                call.lost |= any(event.message_id == record.message_id for event in call.events)
 
     def _gate_told(self, life: Life, record: GateClosed | GateProbed | GateOpened) -> None:
         gate, now = self._gates.setdefault(life.number, _Gate()), self.clock()
@@ -232,7 +237,7 @@ class Ledger(Witness):
 
     def _is_probe(self, call: Call, closed_at: float) -> bool:
         """Whether it is not part of what was begun before the gate closed, and its event is still its worker's."""
-        if call.started <= closed_at or call.run.calls > 1 or self._is_begun(call.chain, closed_at):
+        if call.started <= closed_at or call.run.calls > 1 or call.lost or self._is_begun(call.chain, closed_at):
             return False
         return any(event.delivery.receipt in self.leases for event in call.events)
 

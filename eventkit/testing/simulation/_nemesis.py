@@ -67,9 +67,10 @@ class Nemesis:
             return
         for _ in range(self._rng.randrange(MOST_TURNS)):
             await checkpoint()
-        if self._healed or not self._world.lives:
+        begun = [life for life in self._world.lives if life.worker is not None]
+        if self._healed or not begun:
             return
-        life = self._rng.choice(self._world.lives)
+        life = self._rng.choice(begun)
         if name == "block":
             self._block()
         elif name == "second_signal":
