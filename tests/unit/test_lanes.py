@@ -564,9 +564,10 @@ def test_an_event_that_comes_again_does_not_join_a_batch_of_later_ones() -> None
     """It was handled, and its ack was lost: behind them in the batch, it would be parked and run beside them."""
     rig = Rig("hold", batch=3)
     handled = rig.come("a")
+    rig.route.start()
     rig.come("b")
-    handled.state = GONE
     rig.lanes.done(handled)
+    handled.state = GONE
     rig.lanes.stays_out(handled)
     rig.come("a", delivery_count=2)
 
@@ -578,7 +579,7 @@ def test_what_came_late_may_keep_back_all_others_at_the_source() -> None:
     rig = Rig("hold")
     head = rig.come("b")
     rig.now += 1.0
-    late, behind = rig.come("a", delivery_count=2), rig.come("c")
+    behind, late = rig.come("c"), rig.come("a", delivery_count=2)
     rig.lanes.went_back(late)
     late.due = rig.now + 60.0
     rig.lanes.went_back(head)
