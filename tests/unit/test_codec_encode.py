@@ -146,7 +146,7 @@ class QuakeModel(pydantic.BaseModel):
         ("text", b'"text"'),
         (None, b""),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,  # the same in every process
 )
 def test_data_may_be_of_any_type_that_becomes_json(data: object, text: bytes, mode: Mode) -> None:
     """The types that can be read can be written."""
