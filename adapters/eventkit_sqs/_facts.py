@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
-from eventkit.errors import AccessDenied, AdapterError, ConfigurationError, SourceNotFound
+from eventkit.errors import AccessDenied, AdapterError, ConfigurationError, ConnectionLost, SourceNotFound
 from eventkit.spi import Limits, Traits
 from eventkit_sqs._config import Place
 from eventkit_sqs._errors import is_missing, translated_errors
@@ -77,21 +77,24 @@ async def facts_of(client: SQSClient, place: Place) -> Facts:
 @contextmanager
 def _asking(client: SQSClient, place: Place, doing: str) -> Iterator[None]:
     """Raise an AdapterError in place of the SDK's; of a queue that is not there, say where it was looked for."""
+    endpoint = client.meta.endpoint_url
+    at = "" if "amazonaws" in endpoint else f" at {endpoint}"
     with translated_errors(doing, place.address):
         try:
             yield
         except ClientError as exc:
             if not is_missing(exc):
                 raise
-            at = (
-                f" at {client.meta.endpoint_url}"
-                if place.endpoint or "amazonaws" not in client.meta.endpoint_url
-                else ""
-            )
             hint = "" if place.fifo else ", and that of a FIFO queue ends in .fifo"
             raise SourceNotFound(
                 f"there is no queue {place.name} in {client.meta.region_name}{at} for these credentials: create it, or "
                 f"correct its name, its region (?region=…) or its account (by ARN) in {place.address}{hint}"
+            ) from exc
+        except EndpointConnectionError as exc:
+            mend = "start the local server (eventkit local sqs), or correct" if at else "check network and proxy, and"
+            raise ConnectionLost(
+                f"cannot reach {place.address}: nobody answers at {endpoint}; {mend} the region or endpoint "
+                "(?region=…, ?endpoint=…, AWS_ENDPOINT_URL_SQS)"
             ) from exc
 
 

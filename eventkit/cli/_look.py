@@ -68,11 +68,16 @@ async def _depth(address: Address) -> Depth:
     return depth
 
 
+def _kept_in(source: Source) -> str:
+    kept_in = source.info.dead_letters
+    return f"; they are messages in {kept_in}, to be looked at with the provider's own tools" if kept_in else ""
+
+
 async def _dead_letters(address: Address, limit: int) -> list[DeadLetter]:
     letters: list[DeadLetter] = []
     async with _opened(address) as source:
         if not isinstance(source, DeadLetterBrowser):
-            raise UnsupportedByAdapter(f"{address}: this source cannot list its dead letters")
+            raise UnsupportedByAdapter(f"{address}: this source cannot list its dead letters{_kept_in(source)}")
         while len(letters) < limit:
             page = await source.peek(min(PAGE, limit - len(letters)), letters[-1].id if letters else None)
             if not page:

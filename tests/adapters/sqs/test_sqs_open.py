@@ -126,7 +126,7 @@ async def test_where_nobody_listens_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     address = Address.parse("sqs://orders?region=eu-north-1&endpoint=http://127.0.0.1:9")
 
-    with pytest.raises(ConnectionLost, match=r"cannot find sqs://orders.*127\.0\.0\.1:9"):
+    with pytest.raises(ConnectionLost, match=r"nobody answers at http://127\.0\.0\.1:9; start the local server"):
         async with adapter.open_source(address, Demand()):
             pass
 
