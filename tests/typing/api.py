@@ -63,6 +63,9 @@ from eventkit.spi import (
     Extended,
     Letter,
     Limits,
+    LocalCounts,
+    LocalPlace,
+    LocalServer,
     NativeDeadLetter,
     Outgoing,
     Receipt,
@@ -73,6 +76,9 @@ from eventkit.spi import (
     SourceInfo,
     Traits,
 )
+from eventkit.testing import Chaos, FaultProxy, MemoryBroker, ProxyCounts, chaos
+from eventkit.testing import conformance as conformance_results  # its Report is not that of a worker
+from eventkit.testing.conformance import Place, SinkConformance, SourceConformance
 
 
 @dataclass
@@ -337,6 +343,8 @@ class EverySource:
             name="x",
             limits=Limits(receive=1, concurrent_receives=1, settle=1, extend=1, publish=1, body=1),
             traits=Traits(delivery_count="none", key_release="hold", max_retry_delay=0.0, native_receive_limit=3),
+            dead_letters="x://dead",
+            warnings=("it will surprise",),
         )
         self.limits = Limits()
 
@@ -358,6 +366,7 @@ class EverySource:
         return [DONE for letter in letters if letter.reason and letter.detail]
 
     async def publish(self, messages: Sequence[Outgoing]) -> Sequence[Settled]:
+        assert_type(messages[0].spare, tuple[str, ...])
         return [DONE for message in messages if message.body and message.delay >= 0]
 
     async def depth(self) -> Depth | None:
@@ -373,6 +382,18 @@ class EverySource:
         return [LOST for _ in ids]
 
 
+class EveryPlace:
+    def __init__(self) -> None:
+        self.endpoint = "http://127.0.0.1:1"
+        self.environment: Mapping[str, str] = {}
+
+    def address(self, queue: str) -> str:
+        return f"x://{queue}"
+
+    def counts(self) -> LocalCounts:
+        return LocalCounts(published=1, delivered=1, acked=1, nacked=0, expired=0, dead=0)
+
+
 class EveryAdapter:
     @asynccontextmanager
     async def open_source(self, address: Address, demand: Demand) -> AsyncIterator[Source]:
@@ -385,6 +406,10 @@ class EveryAdapter:
         assert_type(Address.parse(str(address)), Address)
         yield EverySource()
 
+    @asynccontextmanager
+    async def local(self, queues: Sequence[str], *, port: int = 0) -> AsyncIterator[LocalPlace]:
+        yield EveryPlace()
+
 
 source: Source = EverySource()
 sink: Sink = EverySource()
@@ -392,3 +417,40 @@ native: NativeDeadLetter = EverySource()
 backlog: Backlog = EverySource()
 browser: DeadLetterBrowser = EverySource()
 an_adapter: Adapter = EveryAdapter()
+a_local_server: LocalServer = EveryAdapter()
+
+
+# -- testing ------------------------------------------------------------------------------------------
+
+
+async def faults() -> None:
+    broker = MemoryBroker()
+    assert_type(chaos(7, only={"duplicate"}, rates={"settle_lost": 0.5}).attach(broker), Chaos)
+    async with FaultProxy("127.0.0.1", 4100) as proxy:
+        assert_type(proxy.host, str)
+        assert_type(proxy.port, int)
+        assert_type(proxy.counts, ProxyCounts)
+        proxy.delay(0.1)
+        proxy.slow(1000.0)
+        proxy.blackhole(seconds=1.0)
+        proxy.reset(new=True)
+        proxy.half_close("client")
+        proxy.refuse()
+        proxy.lose_reply(when=b"x", linger=0.1)
+        proxy.truncate(10, when=b"x")
+        proxy.heal()
+
+
+@asynccontextmanager
+async def places() -> AsyncIterator[Place]:
+    address = Address.parse("x://events")
+    yield Place(source=address, sink=address, dead_letters=None, missing=None, missing_sink=None, unreachable=None)
+
+
+async def conformance() -> None:
+    suite = SourceConformance(an_adapter, places, lease=1.0, patience=5.0, wire=0.0, slack=0.1, ordered=False, raw=dict)
+    report = await suite.run_all(side_by_side=10)
+    assert_type(report, conformance_results.Report)
+    report.require()
+    for check in SinkConformance.checks:
+        (await SinkConformance(an_adapter, places).run(check)).require()
