@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"eventkit": "eventkit", "eventkit_sqlite": "adapters/eventkit_sqlite"}
+PACKAGES = {
+    "eventkit": "eventkit",
+    "eventkit_sqlite": "adapters/eventkit_sqlite",
+    "eventkit_sqs": "adapters/eventkit_sqs",
+}
 EXTRAS = {"all", "dynamodb", "local", "otel", "postgres", "pubsub", "redis", "servicebus", "sqs"}
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 
@@ -101,11 +105,45 @@ def test_the_package_imports_from_the_environment(bare: Path, tmp_path: Path) ->
     assert Path(file).is_relative_to(bare.parent)
 
 
-def test_the_adapters_of_the_wheel_are_found_and_loaded(bare: Path, tmp_path: Path) -> None:
-    """Entry points in the wheel must name what the wheel holds."""
+def test_the_adapters_of_the_wheel_are_found(bare: Path, tmp_path: Path) -> None:
+    """Entry points in the wheel must name what the wheel holds; what needs no extra can be loaded."""
     line = (
         "from importlib.metadata import entry_points\n"
-        "print(sorted(point.name for point in entry_points(group='eventkit.adapters') if point.load()))"
+        "points = {point.name: point for point in entry_points(group='eventkit.adapters')}\n"
+        "print(sorted(points), points['memory'].load() and points['sqlite'].load() and 'loaded')"
     )
 
-    assert run(bare / "python", "-c", line, cwd=tmp_path).strip() == "['memory', 'sqlite']"
+    assert run(bare / "python", "-c", line, cwd=tmp_path).strip() == "['memory', 'sqlite', 'sqs'] loaded"
+
+
+@pytest.mark.parametrize("scheme", ["sqs"])
+def test_an_adapter_without_its_sdk_names_the_extra(bare: Path, tmp_path: Path, scheme: str) -> None:
+    """The first thing a newcomer does is to change the address."""
+    command = [bare / "eventkit", "send", "--type", "test", "--to", f"{scheme}://events"]
+    done = subprocess.run(command, cwd=tmp_path, input="{}", capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert f'pip install "eventkit-worker[{scheme}]"' in done.stderr
+
+
+def test_with_its_extras_an_adapter_serves_and_sends(wheel: Path, bare: Path, tmp_path: Path) -> None:
+    """All that it imports must be in its extras, and not only in a developer's environment."""
+    pins = bare.parent.parent / "constraints.txt"
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / SCRIPTS / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--constraint", pins, f"{wheel}[sqs,local]", cwd=tmp_path)
+    script = """
+import os
+import anyio
+from eventkit_sqs import adapter
+from eventkit.spi import Address, Outgoing
+
+async def main():
+    async with adapter.local(["events"]) as server:
+        os.environ.update(server.environment)
+        async with adapter.open_sink(Address.parse("sqs://events")) as sink:
+            print((await sink.publish([Outgoing(body=b"{}")]))[0].kind.value)
+
+anyio.run(main)
+"""
+    assert run(python, "-c", script, cwd=tmp_path).strip() == "done"
