@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from uuid import uuid4
 
 from anyio import current_time
 
@@ -68,6 +69,7 @@ class SqsSource:
         self._settle = settle
         self._stopped = False
         self._polls = count(1)
+        self._own = uuid4().hex
         self._unanswered: deque[str] = deque()
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
@@ -98,7 +100,7 @@ class SqsSource:
         options: dict[str, Any] = {}
         if self._place.fifo:
             # Of a call whose answer was lost, the next one with its id gets the same messages, and others could not.
-            attempt = self._unanswered.popleft() if self._unanswered else f"{id(self):x}-{next(self._polls)}"
+            attempt = self._unanswered.popleft() if self._unanswered else f"{self._own}-{next(self._polls)}"
             options["ReceiveRequestAttemptId"] = attempt
         try:
             with translated_errors("receive from", self._place.address):

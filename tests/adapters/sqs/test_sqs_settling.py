@@ -154,6 +154,17 @@ async def test_on_a_fifo_queue_the_receive_after_a_lost_answer_gets_the_same_eve
     assert ids[0] == ids[1] != ids[2]
 
 
+async def test_two_workers_never_use_the_same_id_for_a_receive() -> None:
+    """SQS would give both the same events."""
+    async with rigged() as rig:
+        async with rig.source("bills.fifo") as one, rig.source("bills.fifo") as two:
+            await one.receive(1, 0.0)
+            await two.receive(1, 0.0)
+        requests = [call.request for call in rig.trouble.calls if call.operation == "ReceiveMessage"]
+
+    assert len({request["ReceiveRequestAttemptId"] for request in requests}) == 2
+
+
 async def test_what_is_too_large_for_one_call_goes_in_several() -> None:
     """SQS takes 1 MiB a call, not an entry; the core knows only how many."""
     async with rigged() as rig:
