@@ -119,7 +119,7 @@ def test_the_adapters_of_the_wheel_are_found(bare: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("scheme", ["sqs"])
 def test_an_adapter_without_its_sdk_names_the_extra(bare: Path, tmp_path: Path, scheme: str) -> None:
     """The first thing a newcomer does is to change the address."""
-    command = [bare / "eventkit", "send", "--type", "test", "--to", f"{scheme}://events"]
+    command = [str(bare / "eventkit"), "send", "--type", "test", "--to", f"{scheme}://events"]
     done = subprocess.run(command, cwd=tmp_path, input="{}", capture_output=True, text=True, check=False)
 
     assert done.returncode == 2

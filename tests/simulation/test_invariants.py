@@ -24,7 +24,8 @@ from eventkit._worker import Worker
 from eventkit.spi import Delivery, Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
 from eventkit.testing.simulation import _loop, _sweep
-from eventkit.testing.simulation._ledger import Call, Ledger
+from eventkit.testing.simulation._calls import Call
+from eventkit.testing.simulation._ledger import Ledger
 from eventkit.testing.simulation._life import Life
 from eventkit.testing.simulation._plan import Plan, expand
 from eventkit.testing.simulation._play import Play

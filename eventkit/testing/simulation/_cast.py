@@ -13,8 +13,9 @@ import msgspec
 from eventkit import Batch, BatchFailure, BatchHandler, Batching, Event, Handler, Reject, Retry, Skip
 from eventkit._handler import AnyHandler
 from eventkit.errors import HandlerSignal
+from eventkit.testing.simulation._calls import Call
 from eventkit.testing.simulation._engines import start_and_forget
-from eventkit.testing.simulation._ledger import Call, Ledger
+from eventkit.testing.simulation._ledger import Ledger
 from eventkit.testing.simulation._switches import HANDLER, SWITCHES
 from eventkit.testing.simulation._witness import Fate
 

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import msgspec
 
 from eventkit._pipeline.settler import LETTER_ATTRIBUTE
 from eventkit._telemetry.records import BatchBisected, GateClosed, GateOpened, GateProbed, LeaseLost, Record
 from eventkit.spi import Letter, Outgoing
 from eventkit.testing.memory import Change, Kind
+from eventkit.testing.simulation._calls import Call, Run, Slots
+from eventkit.testing.simulation._gates import Gates
 from eventkit.testing.simulation._witness import SLACK, Fate, Witness
 
 if TYPE_CHECKING:
@@ -20,48 +21,7 @@ if TYPE_CHECKING:
     from eventkit.testing.simulation._life import Life
     from eventkit.testing.simulation._plan import Plan
 
-__all__ = ["Call", "Ledger"]
-
-CLOSES_AFTER, FAR_TOO_MANY = 10, 40
-"""Transient failures in a row that close the gate, and so many that it should have, even if some did not count."""
-
-
-class Call(msgspec.Struct, eq=False):
-    """One call of a handler, while it runs."""
-
-    life: Life
-    events: Sequence[Event[Any]]
-    fates: Sequence[Fate]
-    started: float
-    run: _Run
-    chain: _Chain
-    lost: bool = False
-    """Its worker has lost the lease of an event of it, as far as it knows."""
-
-
-class _Run(msgspec.Struct, eq=False):
-    """The calls that belong to one batch; its events by identity, which are kept so that no other takes their id."""
-
-    events: dict[int, Event[Any]]
-    calls: int = 0
-    succeeded: bool = False
-
-
-class _Chain(msgspec.Struct, eq=False):
-    """Calls of one slot, each of which began when the one before it ended: perhaps of one batch, one by one."""
-
-    began: float
-    ended: float = math.inf
-    events: int = 0
-
-
-class _Gate(msgspec.Struct, eq=False):
-    """The intake gate of one worker, as its records tell of it, and what its calls have come to."""
-
-    closed_at: float | None = None
-    probe_at: float = 0.0
-    transient: int = 0
-    """Calls in a row that failed transiently."""
+__all__ = ["Ledger"]
 
 
 class Ledger(Witness):
@@ -75,16 +35,11 @@ class Ledger(Witness):
         self._plan = plan
         self._keys: dict[str, list[Fate]] = {}
         self._running: dict[int, list[Call]] = {}
-        self._runs: dict[int, _Run] = {}
-        """The batch that each slot is at, by the id of its task."""
-        self._gates: dict[int, _Gate] = {}
-        self._failed_at: dict[int, tuple[float, dict[int, Event[Any]]]] = {}
-        """When the last call of each slot failed transiently, and its events."""
-        self._chains: dict[int, _Chain] = {}
-        """The calls of each slot that follow one another without a pause."""
+        self._slots = Slots()
         self._bodies: dict[bytes, Fate] = {}
         self._letters: dict[Any, Letter] = {}
         self._batches = plan.handlers in {"batch", "both"}
+        self._gates = Gates(violate, clock, plan.batch_size if self._batches else 0, self._holds)
         # Such a source brings back what was acked, and means it.
         self.calm = self.calm and not (plan.keys and plan.traits.key_release == "redelivers")
         self._exact = self.calm and plan.workers == 1 and plan.counted
@@ -158,33 +113,19 @@ class Ledger(Witness):
     def ended(self, life: Life) -> None:
         """See `Witness`."""
         self._running.pop(life.number, None)
-        self._gates.pop(life.number, None)
+        self._gates.ended(life)
 
     def told(self, life: Life, record: Record) -> None:
         """See `Witness`. A slot tells itself that it is done with a batch."""
         if isinstance(record, BatchBisected | GateClosed):
-            run = self._runs.pop(anyio.get_current_task().id, None)
+            run = self._slots.done()
             if run is not None and isinstance(record, BatchBisected):
                 self._check_calls(run, record.events)
         if isinstance(record, GateClosed | GateProbed | GateOpened):
-            self._gate_told(life, record)
+            self._gates.told(life, record, sure=not self.expired)
         if isinstance(record, LeaseLost):
             for call in self._running.get(life.number, ()):
                 call.lost |= any(event.message_id == record.message_id for event in call.events)
-
-    def _gate_told(self, life: Life, record: GateClosed | GateProbed | GateOpened) -> None:
-        gate, now = self._gates.setdefault(life.number, _Gate()), self.clock()
-        if isinstance(record, GateOpened):
-            if gate.transient:
-                self.violate("I11", f"worker {life.number} takes events in again after a transient failure")
-            gate.closed_at = None
-            return
-        gate.probe_at = now + record.delay
-        if isinstance(record, GateClosed):
-            gate.closed_at = now
-            # Where leases were lost, calls may have ended that count for nobody.
-            if record.reason == "transient" and gate.transient < CLOSES_AFTER and not self.expired:
-                self.violate("I11", f"worker {life.number} closes its gate after {gate.transient} transient failures")
 
     # -- the handlers --------------------------------------------------------------------------------
 
@@ -198,54 +139,17 @@ class Ledger(Witness):
             self._check_attempt(event, fate)
         if self._plan.ordering == "key":
             self._check_order(life, fates)
-        self._check_search(events, now)
-        run = self._run_of(events)
-        chain = self._chain(len(events), now)
-        if run.calls <= 1:  # a batch that is searched already is searched to its end
-            self._check_gate(life, fates, chain)
-        call = Call(life, events, fates, now, run, chain)
-        self._running.setdefault(life.number, []).append(call)
+        if self._slots.searches(events, now):  # what fails transiently is not searched: it waits
+            self.violate("I11", "a batch is searched for the cause of an outage")
+        call = Call(life, events, fates, now, self._run_of(events), self._slots.chain_of(len(events), now))
+        running = self._running.setdefault(life.number, [])
+        if call.run.calls <= 1:  # a batch that is searched already is searched to its end
+            self._gates.check(call, running)
+        running.append(call)
         return call
 
-    def _chain(self, events: int, now: float) -> _Chain:
-        """The chain that the slot is at, with `events` more."""
-        slot = anyio.get_current_task().id
-        chain = self._chains.get(slot)
-        if chain is None or now > chain.ended:
-            chain = self._chains[slot] = _Chain(now)
-        chain.ended, chain.events = math.inf, chain.events + events
-        return chain
-
-    def _check_gate(self, life: Life, fates: Sequence[Fate], chain: _Chain) -> None:
-        gate, now = self._gates.get(life.number), self.clock()
-        if gate is None:
-            return
-        if gate.closed_at is None:
-            if gate.transient >= FAR_TOO_MANY:
-                self.violate("I11", f"worker {life.number} goes on after {gate.transient} transient failures in a row")
-        elif now > gate.closed_at and life.frozen_until <= now and not self._is_begun(chain, gate.closed_at):
-            running = self._running.get(life.number, ())
-            others = [call for call in running if self._is_probe(call, gate.closed_at)]
-            if others or len(fates) > 1:
-                self.violate("I11", f"worker {life.number} starts {_names(fates)} beside the one probe of its gate")
-            if now < gate.probe_at - SLACK:
-                self.violate("I11", f"worker {life.number} probes with {_names(fates)} before it is time")
-
-    def _is_begun(self, chain: _Chain, when: float) -> bool:
-        """Whether it may be what is left of a batch that was begun at that time, and is run one by one."""
-        return self._batches and chain.began < when and chain.events <= self._plan.batch_size
-
-    def _is_probe(self, call: Call, closed_at: float) -> bool:
-        """Whether it is not part of what was begun before the gate closed, and its event is still its worker's."""
-        if call.started <= closed_at or call.run.calls > 1 or call.lost or self._is_begun(call.chain, closed_at):
-            return False
+    def _holds(self, call: Call) -> bool:
         return any(event.delivery.receipt in self.leases for event in call.events)
-
-    def _check_search(self, events: Sequence[Event[Any]], now: float) -> None:
-        """What fails transiently is not searched: it waits."""
-        failed_at, known = self._failed_at.get(anyio.get_current_task().id, (-math.inf, {}))
-        if now - failed_at < SLACK and len(known) > 1 and any(id(event) in known for event in events):
-            self.violate("I11", "a batch is searched for the cause of an outage")
 
     def _check_attempt(self, event: Event[Any], fate: Fate) -> None:
         if self._exact and event.attempt != fate.failures + 1:
@@ -272,20 +176,16 @@ class Ledger(Witness):
                 if not before.passable and before not in fates[:position]:
                     self.violate("I8", f"event {fate.index} starts before {before.index} of its key is decided")
 
-    def _run_of(self, events: Sequence[Event[Any]]) -> _Run:
-        """The batch that these events are called for: that of the slot, if they are a part of it, else a new one."""
+    def _run_of(self, events: Sequence[Event[Any]]) -> Run:
         if not self._batches:
-            return _Run({})
-        slot = anyio.get_current_task().id
-        run = self._runs.get(slot)
-        if run is None or any(id(event) not in run.events for event in events):
-            run = self._runs[slot] = _Run({id(event): event for event in events})
+            return Run({})
+        run = self._slots.run_of(events)
         run.calls += 1
         if self._plan.ordering == "none":  # else some may have stood back before they were called
             self._check_calls(run, len(run.events))
         return run
 
-    def _check_calls(self, run: _Run, size: int) -> None:
+    def _check_calls(self, run: Run, size: int) -> None:
         most, silent = size + math.ceil(size / 2), 2 * math.ceil(math.log2(size)) + 2
         if run.calls > most:
             self.violate("I11", f"{run.calls} calls for a batch of {size}: {most} is the most")
@@ -328,24 +228,19 @@ class Ledger(Witness):
 
     def outage(self, call: Call) -> None:
         """The call fails transiently: nothing is searched, and what comes next in this slot is another batch."""
-        slot = anyio.get_current_task().id
-        self._runs.pop(slot, None)
-        self._chains.pop(slot, None)
-        self._failed_at[slot] = self.clock(), {id(event): event for event in call.events}
-        self._gates.setdefault(call.life.number, _Gate()).transient += 1
+        self._slots.failed(call.events, self.clock())
+        self._gates.transient(call.life)
 
     def healthy(self, call: Call) -> None:
         """The call has come to something else than a transient failure."""
-        self._gates.setdefault(call.life.number, _Gate()).transient = 0
+        self._gates.healthy(call.life)
 
     def returned(self, call: Call) -> None:
         """The call has ended, in whatever way."""
         running = self._running.get(call.life.number)
         if running is not None and call in running:
             running.remove(call)
-        chain = self._chains.get(anyio.get_current_task().id)
-        if chain is not None:
-            chain.ended = self.clock()
+        self._slots.returned(self.clock())
 
     def late(self, call: Call) -> bool:
         """Whether a call that was cancelled had run for all its time."""
