@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import aiobotocore
+import botocore
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
 from anyio.lowlevel import RunVar
@@ -40,15 +42,18 @@ async def client(place: Place, *, connections: int, wait: float = 0.0) -> AsyncI
         asyncio.get_running_loop()
     except RuntimeError as exc:
         raise UnsupportedByAdapter(f"{place.address}: the SDK of SQS runs on asyncio only, not on trio") from exc
+    session = _session()
     config = AioConfig(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=wait + ANSWER_TIMEOUT,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": 1},
-        user_agent_extra="eventkit",
+        # Together a fifth of what a call costs: what we send is of our making, and who we are does not change.
+        parameter_validation=False,
+        user_agent=_user_agent(session),
     )
     try:
-        context = _session().create_client("sqs", region_name=place.region, endpoint_url=place.endpoint, config=config)
+        context = session.create_client("sqs", region_name=place.region, endpoint_url=place.endpoint, config=config)
         made = await context.__aenter__()
     except NoRegionError as exc:
         raise ConfigurationError(
@@ -70,3 +75,10 @@ def _session() -> AioSession:
         session = get_session()
         _SESSION.set(session)
     return session
+
+
+def _user_agent(session: AioSession) -> str:
+    """Who calls. The SDK makes up its own anew, twice for each call."""
+    app = session.get_config_variable("user_agent_appid")
+    parts = ["eventkit", f"aiobotocore/{aiobotocore.__version__}", f"botocore/{botocore.__version__}"]
+    return " ".join([*parts, f"app/{app}"] if app else parts)
