@@ -48,7 +48,7 @@ async def _run(server: LocalPlace, names: Iterator[str], *, ordered: bool) -> li
         nobody = Address.parse(f"sqs://events?endpoint={NOBODY}")
         yield Place(source=address, sink=address, missing=missing, missing_sink=missing, unreachable=nobody)
 
-    terms: dict[str, Any] = {"lease": 1.0, "wire": 1.0, "demand": Demand(wait=1.0), "ordered": ordered, "raw": dict}
+    terms: dict[str, Any] = {"lease": 2.0, "wire": 1.0, "demand": Demand(wait=1.0), "ordered": ordered, "raw": dict}
     source = SourceConformance(adapter, places, **terms)
     sink = SinkConformance(adapter, places, **terms)
     return [await source.run_all(side_by_side=25), await sink.run_all(side_by_side=25)]
