@@ -42,13 +42,12 @@ async def _open_source(place: Place, demand: Demand) -> AsyncIterator[Source]:
         facts = await facts_of(settle, place)
         letters = await _dead_letters(settle, place, facts)
         limits = facts.limits(demand.events)
+        arn = None if isinstance(letters, SourceNotFound) else facts.dead_letters
         info = SourceInfo(
             name=place.address,
             limits=limits,
             traits=facts.traits(fifo=place.fifo),
-            dead_letters=None
-            if facts.dead_letters is None or isinstance(letters, SourceNotFound)
-            else place.other(facts.dead_letters),
+            dead_letters=place.other(arn) if arn is not None else None,
             warnings=tuple(warnings(place, facts, letters, ordered=demand.ordered)),
         )
         async with client(place, connections=limits.concurrent_receives, wait=demand.wait) as poll:
