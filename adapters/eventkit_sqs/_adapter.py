@@ -12,7 +12,7 @@ from eventkit_sqs._config import Place
 from eventkit_sqs._facts import Facts, facts_of, url_of, warnings
 from eventkit_sqs._sink import SqsSink
 from eventkit_sqs._source import SqsSource
-from eventkit_sqs._wire import SETTLE_CONNECTIONS, client
+from eventkit_sqs._wire import POLL_TIMEOUT, SETTLE_CONNECTIONS, client
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
@@ -50,7 +50,7 @@ async def _open_source(place: Place, demand: Demand) -> AsyncIterator[Source]:
             dead_letters=place.other(arn) if arn is not None else None,
             warnings=tuple(warnings(place, facts, letters, ordered=demand.ordered)),
         )
-        async with client(place, connections=limits.concurrent_receives, wait=demand.wait) as poll:
+        async with client(place, connections=limits.concurrent_receives, timeout=demand.wait + POLL_TIMEOUT) as poll:
             yield SqsSource(
                 info,
                 place,

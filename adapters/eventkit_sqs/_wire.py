@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
 CONNECT_TIMEOUT: Final = 4.0
-ANSWER_TIMEOUT: Final = 4.0
-"""Seconds that SQS has for an answer, beyond those it is asked to wait: it takes milliseconds."""
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds that SQS has for an answer: it takes milliseconds. The core gives a settlement less."""
+POLL_TIMEOUT: Final = 4.0
+"""Seconds that it has beyond those it is asked to wait: until then a worker whose connection is dead gets nothing."""
 SETTLE_CONNECTIONS: Final = 16
 
 
@@ -32,11 +34,11 @@ _SESSION: RunVar[AioSession] = RunVar("eventkit_sqs_session")
 
 
 @asynccontextmanager
-async def client(place: Place, *, connections: int, wait: float = 0.0) -> AsyncIterator[SQSClient]:
+async def client(place: Place, *, connections: int, timeout: float = ANSWER_TIMEOUT) -> AsyncIterator[SQSClient]:
     """A client for the region of `place`. Its calls are made once: whether to repeat one is the core's affair.
 
-    Long polls and settlements have clients of their own: a poll keeps its connection for `wait` seconds, and the
-    pool has no limit to how long a call waits for one. Raises ConfigurationError.
+    Long polls and settlements have clients of their own: a poll keeps its connection for as long as it waits, and
+    the pool has no limit to how long a call waits for one. Raises ConfigurationError.
     """
     try:
         asyncio.get_running_loop()
@@ -45,7 +47,7 @@ async def client(place: Place, *, connections: int, wait: float = 0.0) -> AsyncI
     session = _session()
     config = AioConfig(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=wait + ANSWER_TIMEOUT,
+        read_timeout=timeout,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": 1},
         # Together a fifth of what a call costs: what we send is of our making, and who we are does not change.
