@@ -189,6 +189,9 @@ class Receiver:
             except TransientAdapterError as exc:
                 failures += 1
                 await self._pause_after(exc, failures)
+                if self.receiving and not self._stopped:
+                    # It may be us who are too many for it: one of us sees when it answers again.
+                    await self._company.sleep()
                 continue
             failures = 0
             await self._admit(deliveries, started)

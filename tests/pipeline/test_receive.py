@@ -153,6 +153,43 @@ def test_a_source_that_answers_at_once_with_nothing_does_not_spin(concurrent: in
     on_virtual_time(scenario)
 
 
+def test_a_source_that_cannot_cope_is_asked_by_one_receive_until_it_answers() -> None:
+    """Eight at a time may be what it cannot cope with: all time out, and none ever gets anything."""
+
+    class Slow(Receives):
+        """Answers one receive at a time, and lets the others wait for too long."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting = 0
+
+        async def before(self, call: Call) -> Mapping[int, Settled]:
+            if call.verb != "receive":
+                return {}
+            self.waiting += 1
+            try:
+                await anyio.sleep(2.0)
+                if self.waiting > 1:
+                    raise ConnectionLost("no answer in time")
+            finally:
+                self.waiting -= 1
+            return {}
+
+    handler = Notes()
+    rig = Rig(handler, faults=Slow(), limits=Limits(receive=10, concurrent_receives=8))
+
+    async def scenario() -> float:
+        rig.publish(*[{}] * 500)
+        began = anyio.current_time()
+        async with rig.running():
+            await rig.until_settled(2000)
+        return anyio.current_time() - began
+
+    assert on_virtual_time(scenario) < 200
+    assert handler.ended == 500
+    assert len(rig.of(ReceiveFailed)) < 100
+
+
 def test_an_empty_source_is_asked_by_one_receive_at_a_time_and_a_full_one_by_all() -> None:
     """Each poll of an empty queue is billed, and tells no more than the one beside it."""
     receives = Receives()
