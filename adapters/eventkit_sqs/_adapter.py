@@ -50,7 +50,9 @@ async def _open_source(place: Place, demand: Demand) -> AsyncIterator[Source]:
             dead_letters=place.other(arn) if arn is not None else None,
             warnings=tuple(warnings(place, facts, letters, ordered=demand.ordered)),
         )
-        async with client(place, connections=limits.concurrent_receives, timeout=demand.wait + POLL_TIMEOUT) as poll:
+        async with client(
+            place, connections=limits.concurrent_receives, answer_within=demand.wait + POLL_TIMEOUT
+        ) as poll:
             yield SqsSource(
                 info,
                 place,

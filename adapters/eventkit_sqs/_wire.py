@@ -34,7 +34,7 @@ _SESSION: RunVar[AioSession] = RunVar("eventkit_sqs_session")
 
 
 @asynccontextmanager
-async def client(place: Place, *, connections: int, timeout: float = ANSWER_TIMEOUT) -> AsyncIterator[SQSClient]:
+async def client(place: Place, *, connections: int, answer_within: float = ANSWER_TIMEOUT) -> AsyncIterator[SQSClient]:
     """A client for the region of `place`. Its calls are made once: whether to repeat one is the core's affair.
 
     Long polls and settlements have clients of their own: a poll keeps its connection for as long as it waits, and
@@ -47,7 +47,7 @@ async def client(place: Place, *, connections: int, timeout: float = ANSWER_TIME
     session = _session()
     config = AioConfig(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=timeout,
+        read_timeout=answer_within,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": 1},
         # Together a fifth of what a call costs: what we send is of our making, and who we are does not change.
