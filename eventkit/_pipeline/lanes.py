@@ -193,8 +193,9 @@ class Lanes:
             return
         id = entry.delivery.message_id
         away = lane.away.get(id)
-        if away is None and entry.place and entry.state is GONE:
-            # It was handled and could not be settled: nobody waits for it, but it has its place when it comes.
+        if away is None and entry.place and entry.state is GONE and entry.received_at >= lane.asked_at:
+            # It was handled and could not be settled: nobody waits for it, but it has its place when it comes,
+            # if it is of the order that is kept now.
             lane.away[id] = Away(entry, entry.place, _lease_end(entry), awaited=False)
         elif away is not None and away.entry is entry:
             lane.away[id] = away._replace(lease_end=_lease_end(entry))

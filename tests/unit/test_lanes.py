@@ -591,6 +591,23 @@ def test_what_came_late_may_keep_back_all_others_at_the_source() -> None:
     assert rig.offered == ["b"]
 
 
+def test_the_place_of_an_order_that_is_no_more_is_not_remembered() -> None:
+    """A late answer about an old delivery must not put its event before those that come before it now."""
+    rig = Rig("hold")
+    old = rig.come("b")
+    rig.lanes.done(old)
+    rig.now += 5.0
+    head, again = rig.come("a", delivery_count=2), rig.come("b", delivery_count=2)
+    lane = head.lane
+    assert lane is not None
+    old.state = GONE
+    rig.lanes.stays_out(old)
+    for entry in (again, head):
+        rig.lanes.went_back(entry)
+
+    assert lane.away["a"].place < lane.away["b"].place
+
+
 def test_later_events_of_a_failed_key_are_taken_out_of_their_batch_and_wait_in_order() -> None:
     """A batch that is searched goes on with the other keys; of this one nothing may run before the failed event."""
     rig = Rig("hold", batch=4)
