@@ -42,7 +42,8 @@ class Ledger(Witness):
         self._gates = Gates(violate, clock, plan.batch_size if self._batches else 0, self._holds)
         # Such a source brings back what was acked, and means it.
         self.calm = self.calm and not (plan.keys and plan.traits.key_release == "redelivers")
-        self._exact = self.calm and plan.workers == 1 and plan.counted
+        # What swallows its cancellation may outlast its lease, which then counts for nobody.
+        self._exact = self.calm and plan.workers == 1 and plan.counted and "swallow" not in plan.faults
         self._counts_failures = plan.counted and not {"duplicate", "letter_refused"} & set(plan.faults)
 
     # -- the broker ----------------------------------------------------------------------------------
