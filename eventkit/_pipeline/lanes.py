@@ -273,7 +273,7 @@ class Lanes:
         again = next((other for other in lane.waiting if other.delivery.message_id == id), None)
         if again is not None:
             lane.waiting.remove(again)
-            again.place = entry.place
+            again.place = min(again.place, entry.place)
             lane.wait(again)
             return
         self._send_away(lane, entry)

@@ -608,6 +608,20 @@ def test_the_place_of_an_order_that_is_no_more_is_not_remembered() -> None:
     assert lane.away["a"].place < lane.away["b"].place
 
 
+def test_of_two_deliveries_of_one_event_the_first_has_its_place() -> None:
+    """A newer one came while it ran, and went back first: what is behind it must not come before it."""
+    rig = Rig("redelivers")
+    first = rig.come("a")
+    behind, newer = rig.come("b"), rig.come("a", delivery_count=2)
+    lane = first.lane
+    assert lane is not None
+    lane.busy -= 1
+    lane.wait(first)
+    rig.lose(newer)
+
+    assert first.place < behind.place
+
+
 def test_later_events_of_a_failed_key_are_taken_out_of_their_batch_and_wait_in_order() -> None:
     """A batch that is searched goes on with the other keys; of this one nothing may run before the failed event."""
     rig = Rig("hold", batch=4)
