@@ -95,8 +95,10 @@ def _check_path(path: Path) -> None:
 
 def _check_or_create(db: sqlite3.Connection, path: Path) -> None:
     try:
-        if _is_ours(db, path):
-            return
+        with db:
+            db.execute("BEGIN")  # what is read of it is of one moment: another process may be making it
+            if _is_ours(db, path):
+                return
     except sqlite3.DatabaseError as exc:
         if exc.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
