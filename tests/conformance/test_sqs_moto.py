@@ -75,7 +75,18 @@ async def _run(endpoint: str, *, ordered: bool) -> list[Report]:
         terms: dict[str, Any] = {"lease": 2.0, "wire": 1.0, "slack": 0.5, "demand": Demand(wait=1.0)}
         source = SourceConformance(adapter, places, ordered=ordered, **terms)
         sink = SinkConformance(adapter, places, ordered=ordered, **terms)
-        return [await source.run_all(side_by_side=6), await sink.run_all(side_by_side=6)]
+        return [await _all(source), await _all(sink)]
+
+
+async def _all(suite: SourceConformance | SinkConformance) -> Report:
+    """Every check; those that moto fails now and then are given three tries."""
+    report = await suite.run_all(side_by_side=6)
+    results = list(report.results)
+    for position, result in enumerate(results):
+        for _ in range(2):
+            if result.check.name in RACES and result.status is Status.FAILED:
+                results[position] = await suite.run(result.check)
+    return Report(results)
 
 
 async def _until_it_answers(client: Any) -> None:
@@ -97,5 +108,5 @@ def test_the_adapter_conforms_at_moto(suites: dict[str, list[Report]], check: Ch
     result = report[check.name]
     if check.name in DEVIATIONS:
         assert result.status is Status.FAILED, f"moto does it now; it did not, as {DEVIATIONS[check.name]}"
-    elif check.name not in RACES:
+    else:
         result.require()

@@ -6,11 +6,13 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
-from eventkit_sqlite import adapter
+from eventkit_sqlite import _schema, adapter
 
 from eventkit.errors import AccessDenied, AdapterError, ConfigurationError, EventKitError, SourceNotFound
 from eventkit.spi import Address, Demand
@@ -188,6 +190,25 @@ def _as_plain_user(queue: Queue, tmp_path: Path) -> tuple[str, str]:
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     kind, _, message = ran.stdout.strip().partition("|")
     return kind, message
+
+
+def test_a_file_that_another_process_makes_just_now_is_not_taken_for_a_strangers(tmp_path: Path) -> None:
+    """Whose it is takes three questions: answered before and after it was made, they fit no file of ours."""
+    path = tmp_path / "q.db"
+
+    class Between(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql == "PRAGMA user_version" and not others:
+                others.append(sqlite3.connect(path, timeout=0, isolation_level=None))
+                with suppress(sqlite3.OperationalError):  # it may have to wait for us
+                    _schema._check_or_create(others[0], path)
+            return super().execute(sql, *parameters)
+
+    others: list[sqlite3.Connection] = []
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Between)) as db:
+        _schema._check_or_create(db, path)
+        assert _schema._is_ours(db, path)
+    others[0].close()
 
 
 def test_any_number_of_processes_may_make_the_file_at_once(queue: Queue) -> None:
