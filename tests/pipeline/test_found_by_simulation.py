@@ -7,8 +7,8 @@ from typing import Any
 
 import anyio
 
-from eventkit import Backoff, Event, Handler
-from eventkit._telemetry.records import DrainEnded, EventReleased, SettleFailed
+from eventkit import Backoff, Batch, BatchHandler, Batching, Event, Handler
+from eventkit._telemetry.records import BatchBisected, DrainEnded, EventReleased, GateClosed, LeaseLost, SettleFailed
 from eventkit.errors import ConnectionLost
 from eventkit.spi import LOST, Settled, Traits
 from eventkit.testing import Call, Faults, Kind
@@ -251,3 +251,31 @@ def test_a_dead_letter_in_doubt_that_was_not_stored_keeps_its_key_waiting() -> N
 
     kinds = [(change.kind, change.message_id) for change in rig.broker.history]
     assert kinds.index((Kind.DEAD, "1")) < kinds.index((Kind.ACKED, "2"))
+
+
+def test_a_lease_lost_in_a_call_does_not_make_an_outage_look_like_bad_events() -> None:
+    """It was taken for an event the call had decided, so for a success: nothing ever stopped the search."""
+
+    class Down(BatchHandler[Data]):
+        batching = Batching(max_size=8, max_wait=1.0)
+        calls = 0
+
+        async def handle(self, batch: Batch[Data]) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                last = batch[len(batch) - 1]
+                rig.broker.queue("events").expire(last.delivery.receipt, anyio.current_time())
+                await anyio.sleep(21.0)  # until an extension tells
+            raise ValueError("the database is down, and says so strangely")
+
+    rig = Rig(Down(), lease=30.0)
+
+    async def scenario() -> None:
+        rig.publish(*[{"n": number} for number in range(8)])
+        async with rig.running():
+            await anyio.sleep(30.0)
+
+    on_virtual_time(scenario)
+    assert len(rig.of(LeaseLost)) == 1
+    assert rig.of(BatchBisected)[0].stopped == "no call succeeded"
+    assert rig.of(GateClosed)[0].reason == "bisector"
