@@ -175,11 +175,15 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     `key_release` says what becomes of held followers when a failed head of a key goes back:
     *followers* are released after it in order, *hold* keeps them leased, *redelivers* means the source
     brings the later ones again by itself, *none* that the source has no order per key.
+
+    With `max_retry_delay` 0 retries wait parked. `nack_delay_max` is how long a nack may be delayed all the same, at the
+    price of an event that nobody holds: what is parked when the worker drains keeps so much of its delay.
     """
 
     delivery_count: Literal["exact", "approximate", "none"] = "exact"
     confirms_ack: bool = True
     max_retry_delay: float | None = None
+    nack_delay_max: float = 0.0
     delay_granularity: float = 0.0
     release_counts: bool = True
     lease_fixed: bool = False
@@ -187,6 +191,11 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     key_release: Literal["followers", "hold", "redelivers", "none"] = "none"
     native_receive_limit: int | None = None
     retention: float | None = None
+
+    @property
+    def longest_nack(self) -> float | None:
+        """Longest delay of a nack, None for any."""
+        return self.max_retry_delay if self.max_retry_delay != 0 else self.nack_delay_max
 
 
 class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):

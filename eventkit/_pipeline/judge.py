@@ -142,7 +142,7 @@ class Judge:
         """Keep the event leased without a slot until `due`; False when it was given back for want of room."""
         if self.draining or self._table.parked >= self._max_parked:
             if not rerun:
-                self.due_again(entry)
+                self.due_again(entry, self._left_of(due))
                 return False
             self.released(entry, "drain" if self.draining else "parking is full")
             return False
@@ -156,9 +156,10 @@ class Judge:
     def released(self, entry: InFlight, reason: str) -> None:
         """Give the event back at once, without counting an attempt; one that is parked for a counted retry counted."""
         if entry.state is PARKED:
+            due = entry.due
             self._table.unpark(entry)
             if not entry.rerun:
-                self.due_again(entry)
+                self.due_again(entry, self._left_of(due))
                 return
         self._counters.released += 1
         if self._info.traits.release_counts:
@@ -179,6 +180,10 @@ class Judge:
             self._history.of(entry.delivery.message_id).uncounted -= 1
         self.settler.nack(entry, delay)
         self.lanes.went_back(entry)
+
+    def _left_of(self, due: float) -> float:
+        """Seconds until `due`, as far as the source keeps them for an event that cannot wait parked."""
+        return max(0.0, min(due - anyio.current_time(), self._info.traits.nack_delay_max))
 
     def lost(self, entry: InFlight) -> None:
         """The lease is gone: nothing may be settled, and the event comes again by itself."""

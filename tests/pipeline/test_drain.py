@@ -138,13 +138,20 @@ INSTANTS = [round(0.001 + 0.33 * n, 3) for n in range(20)]
 OPTIONS: dict[str, Any] = {"ordering": "key", "drain": BUDGET, "retry": Backoff(attempts=3, maximum=10.0)}
 
 
-@pytest.mark.parametrize("max_delay", [None, 0.0], ids=["delayed", "parked"])
+DELAYS = {
+    "delayed": {"max_retry_delay": None},
+    "parked": {"max_retry_delay": 0.0},
+    "parked, then delayed": {"max_retry_delay": 0.0, "nack_delay_max": 5.0},
+}
+
+
+@pytest.mark.parametrize("delays", DELAYS.values(), ids=DELAYS)
 @pytest.mark.parametrize("release", ["followers", "hold", "redelivers"])
-def test_a_drain_at_any_instant_loses_nothing_and_leaves_nothing_leased(release: Any, max_delay: float | None) -> None:
+def test_a_drain_at_any_instant_loses_nothing_and_leaves_nothing_leased(release: Any, delays: dict[str, Any]) -> None:
     """P8: a rollout may come at the worst moment, and no event may be lost to it or wait for a lease to end."""
     for instant in INSTANTS:
         log = Log()
-        rig = TimedRig(One(log), Many(log), traits=Traits(key_release=release, max_retry_delay=max_delay), **OPTIONS)
+        rig = TimedRig(One(log), Many(log), traits=Traits(key_release=release, **delays), **OPTIONS)
         publish_everything(rig)
 
         async def scenario(rig: TimedRig = rig, log: Log = log, instant: float = instant) -> None:
@@ -155,7 +162,7 @@ def test_a_drain_at_any_instant_loses_nothing_and_leaves_nothing_leased(release:
             assert depth.leased == 0
             assert sorted(rig.broker.acked_ids) == sorted(log.effects), "a finished handler's event is settled"
             assert depth.ready + depth.delayed + depth.dead + rig.broker.acked == EVENTS
-            waiting = {record.message_id for record in rig.of(EventRetried)} if max_delay is None else set()
+            waiting = {record.message_id for record in rig.of(EventRetried)} if delays != DELAYS["parked"] else set()
             assert depth.delayed <= len(waiting), "only a counted retry waits"
             assert all(at <= rig.drain_began for at, _ in log.starts)
             assert report.released == len(rig.of(EventReleased))

@@ -118,6 +118,27 @@ def test_a_retry_counts_although_its_source_takes_it_for_a_release(
     assert rig.dead == {"1": "attempts"}
 
 
+@pytest.mark.parametrize(("most", "expected"), [(0.0, 0.0), (4.0, 4.0), (600.0, 20.0)])
+def test_a_parked_retry_keeps_what_the_source_can_keep_of_its_delay_at_the_drain(most: float, expected: float) -> None:
+    """A rollout during an incident must not turn all retries that wait into calls at once."""
+
+    class Later(Handler[Data]):
+        async def handle(self, event: Event[Data]) -> None:
+            raise Retry(after=20.0)
+
+    rig = Rig(Later(), traits=Traits(max_retry_delay=0.0, nack_delay_max=most))
+
+    async def scenario() -> None:
+        rig.publish({})
+        async with rig.running():
+            await rig.until(lambda: bool(rig.of(EventRetried)))
+        [nacked] = [change for change in rig.broker.history if change.kind is Kind.NACKED]
+        delay = nacked.until - nacked.at if nacked.until else 0.0
+        assert expected - 1.0 < delay <= expected or delay == expected
+
+    on_virtual_time(scenario)
+
+
 class Robber(Faults):
     """While armed, the broker takes back what is to be extended."""
 

@@ -342,7 +342,13 @@ class EverySource:
         self.info = SourceInfo(
             name="x",
             limits=Limits(receive=1, concurrent_receives=1, settle=1, extend=1, publish=1, body=1),
-            traits=Traits(delivery_count="none", key_release="hold", max_retry_delay=0.0, native_receive_limit=3),
+            traits=Traits(
+                delivery_count="none",
+                key_release="hold",
+                max_retry_delay=0.0,
+                nack_delay_max=600.0,
+                native_receive_limit=3,
+            ),
             dead_letters="x://dead",
             warnings=("it will surprise",),
         )

@@ -95,7 +95,7 @@ async def a_call_in_which_every_item_fails_is_answered(subject: Subject) -> None
 async def a_delay_beyond_the_longest_is_refused_in_its_place(subject: Subject) -> None:
     """The items beside it are done, and its lease goes on."""
     async with subject.holding(b"a", b"b", b"c") as (source, [a, b, c]):
-        most = source.info.traits.max_retry_delay
+        most = source.info.traits.longest_nack
         if most is None:
             subject.skip_if(ruled_out=True, why="trait max_retry_delay is None: any delay is possible")
             return

@@ -42,7 +42,12 @@ async def limits_and_traits_make_sense(subject: Subject) -> None:
         subject.expect(source.info == info, f"info has changed from {info} to {source.info}")
     low = [f"{name}={value}" for name, value in limits.items() if not value >= 1]
     subject.expect(not low, f"limits below 1: {', '.join(low)}")
-    times = [info.traits.max_retry_delay, info.traits.delay_granularity, info.traits.retention]
+    times = [
+        info.traits.max_retry_delay,
+        info.traits.nack_delay_max,
+        info.traits.delay_granularity,
+        info.traits.retention,
+    ]
     times += [info.traits.lease_total_max, info.traits.native_receive_limit]
     negative = [time for time in times if time is not None and not time >= 0]
     subject.expect(not negative, f"traits below 0 in {info.traits}; None says unlimited or unknown")

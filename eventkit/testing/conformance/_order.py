@@ -119,7 +119,7 @@ async def _expect_still_held(subject: Subject, source: Source, held: list[Delive
 def _possible_delay(subject: Subject, source: Source) -> float:
     traits = source.info.traits
     step = max(traits.delay_granularity, subject.terms.lease / 4)
-    return step if traits.max_retry_delay is None or traits.max_retry_delay >= step else 0.0
+    return step if (most := traits.longest_nack) is None or most >= step else 0.0
 
 
 CHECKS: Final = clause(

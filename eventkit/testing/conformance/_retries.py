@@ -41,18 +41,19 @@ async def a_delay_is_rounded_up(subject: Subject) -> None:
 
 
 async def the_longest_delay_is_accepted(subject: Subject) -> None:
-    """Up to `max_retry_delay`, or a day where any delay is possible."""
+    """Up to what a nack may be delayed by, or a day where any delay is possible."""
     async with subject.holding(b"a") as (source, [a]):
-        most = source.info.traits.max_retry_delay
-        subject.skip_if(most == 0, "trait max_retry_delay is 0: no delay is possible")
+        most = source.info.traits.longest_nack
+        subject.skip_if(most == 0, "traits max_retry_delay and nack_delay_max are 0: no delay is possible")
         # What SQS can do shrinks with the age of the receive: a little less than the most.
         delay = 86400.0 if most is None else math.floor(most * 0.9) or most
         subject.expect_answers(f"nack with {delay:g} s", await source.nack([(a.receipt, delay)]), "DONE")
 
 
 def _skip_beyond(subject: Subject, traits: Traits, delay: float) -> None:
-    most = traits.max_retry_delay
-    subject.skip_if(most is not None and most < delay, f"trait max_retry_delay is {most}: {delay:g} s are not possible")
+    most = traits.longest_nack
+    why = f"trait max_retry_delay or nack_delay_max is {most}: {delay:g} s are not possible"
+    subject.skip_if(most is not None and most < delay, why)
 
 
 async def _came_back(

@@ -181,7 +181,7 @@ class MemoryQueue:
     def nack(self, items: Sequence[tuple[Receipt, float]], now: float) -> list[Settled]:
         """Give these back, each to be delivered again after its delay, rounded up to the granularity.
 
-        A delay beyond `max_retry_delay` is refused and the lease goes on, as SQS and Pub/Sub have it: to clamp
+        A delay beyond `Traits.longest_nack` is refused and the lease goes on, as SQS and Pub/Sub have it: to clamp
         is the caller's affair. Without `release_counts`, a delivery given back with delay 0 is not counted.
         """
         self._flow.advance(now)
@@ -189,7 +189,7 @@ class MemoryQueue:
 
     def _nack(self, receipt: Receipt, delay: float, now: float) -> Settled:
         flow, traits = self._flow, self.settings.traits
-        most = math.inf if traits.max_retry_delay is None else traits.max_retry_delay
+        most = math.inf if (longest := traits.longest_nack) is None else longest
         if not 0 <= delay <= most or delay == math.inf:
             return Settled.refused(f"delay of {delay:g} s: from 0 to {most:g} s are possible")
         message = flow.leases.pop(receipt)

@@ -25,8 +25,8 @@ _SQS: Final = Traits(
     lease_total_max=43_200.0,
 )
 _SERVICE_BUS: Final = Traits(max_retry_delay=0.0, lease_fixed=True)
-_PUBSUB: Final = Traits(delivery_count="approximate", confirms_ack=False, max_retry_delay=0.0)
-_EXACTLY_ONCE: Final = Traits(delivery_count="none", max_retry_delay=0.0)
+_PUBSUB: Final = Traits(delivery_count="approximate", confirms_ack=False, max_retry_delay=0.0, nack_delay_max=600.0)
+_EXACTLY_ONCE: Final = Traits(delivery_count="none", max_retry_delay=0.0, nack_delay_max=600.0)
 
 BROKERS: Final[dict[str, Settings]] = {
     "sqlite": Settings(traits=_SQLITE, limits=_STREAM),
