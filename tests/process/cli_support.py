@@ -116,3 +116,26 @@ class Running:
 def environment() -> dict[str, str]:
     """Ours, without what changes the output."""
     return {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`eventkit local …`, and what it says until it is ready; it does not outlive the block."""
+    process = subprocess.Popen(
+        [EVENTKIT, "local", *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if "Ctrl-C" in line:
+                break
+        yield process, lines
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE)

@@ -9,36 +9,11 @@ import subprocess
 import time
 import tomllib
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.process.cli_support import EVENTKIT, PATIENCE, Shell, environment
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """`eventkit local sqs …`, and what it says until it is ready; it does not outlive the block."""
-    process = subprocess.Popen(
-        [EVENTKIT, "local", "sqs", *arguments],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.rstrip("\n"))
-            if "Ctrl-C" in line:
-                break
-        yield process, lines
-    finally:
-        process.kill()
-        process.communicate(timeout=PATIENCE)
+from tests.process.cli_support import PATIENCE, Shell, serving
 
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[str, str, float]:
@@ -60,7 +35,7 @@ def post(endpoint: str, operation: str, body: str) -> bytes:
 
 def test_it_says_what_to_write_and_counts_at_the_end() -> None:
     """Every line is there to be copied; a long poll that hangs must not hold up Ctrl-C."""
-    with serving("orders", "bills.fifo", "--port", "0") as (process, lines):
+    with serving("sqs", "orders", "bills.fifo", "--port", "0") as (process, lines):
         text = "\n".join(lines)
         exports = dict(re.findall(r"export (\w+)=(\S+)", text))
         endpoint = exports["AWS_ENDPOINT_URL_SQS"]
@@ -83,19 +58,21 @@ def test_it_says_what_to_write_and_counts_at_the_end() -> None:
     assert seconds < 3
 
 
-def test_it_serves_one_queue_when_none_is_named_and_ends_at_sigterm() -> None:
+@pytest.mark.parametrize(("scheme", "source"), [("sqs", "sqs://events"), ("pubsub", "pubsub://eventkit-local/events")])
+def test_it_serves_one_queue_when_none_is_named_and_ends_at_sigterm(scheme: str, source: str) -> None:
     """What a process manager sends, and the shortest thing to type."""
-    with serving("--port", "0") as (process, lines):
-        assert '  source = "sqs://events"' in lines
+    with serving(scheme, "--port", "0") as (process, lines):
+        assert f'  source = "{source}"' in lines
         out, _, _ = ended(process, signal.SIGTERM)
     assert out.startswith("stopped: ")
 
 
-def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["sqs", "pubsub"])
+def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path, scheme: str) -> None:
     """The same fixed port each time, so the second start meets the first."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = Shell(tmp_path).errors("local", "sqs", "orders", "--port", str(port), code=2)
+        said = Shell(tmp_path).errors("local", scheme, "orders", "--port", str(port), code=2)
     assert said == (
         f"error: port {port} of 127.0.0.1 is taken: stop what listens there, or choose another one with --port "
         "(0 is any free one)\n"
@@ -106,7 +83,7 @@ def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_scheme_without_a_local_server_lists_those_with_one(tmp_path: Path, scheme: str) -> None:
     """Whether there is an adapter for it or not."""
     said = Shell(tmp_path).errors("local", scheme, code=2)
-    assert said == f'error: no local server for "{scheme}"; there is one for: sqs\n'
+    assert said == f'error: no local server for "{scheme}"; there is one for: pubsub, sqs\n'
 
 
 def test_the_port_is_the_same_each_time(tmp_path: Path) -> None:
