@@ -17,7 +17,7 @@ help: ## list the targets
 demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
 	@$(BIN)/python examples/quakes/demo.py
 
-CLOUDS := sqs
+CLOUDS := pubsub sqs
 clouds: $(STAMP) ## run the demo on the local server of each cloud
 	@for cloud in $(CLOUDS); do $(BIN)/python examples/quakes/demo.py $$cloud || exit 1; done
 

@@ -176,8 +176,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     *followers* are released after it in order, *hold* keeps them leased, *redelivers* means the source
     brings the later ones again by itself, *none* that the source has no order per key.
 
-    With `max_retry_delay` 0 retries wait parked. `nack_delay_max` is how long a nack may be delayed all the same, at the
-    price of an event that nobody holds: what is parked when the worker drains keeps so much of its delay.
+    With `max_retry_delay` 0 retries wait parked. `nack_delay_max` is how long a nack may be delayed all the same:
+    what is parked when the worker drains keeps so much of its delay.
     """
 
     delivery_count: Literal["exact", "approximate", "none"] = "exact"
@@ -431,6 +431,10 @@ class LocalPlace(Protocol):
 
     def address(self, queue: str) -> str:
         """The address to write as `source` for this queue."""
+        ...
+
+    def dead_letters(self, queue: str) -> str:
+        """The address of a source at which the dead letters of this queue arrive as events."""
         ...
 
     def counts(self) -> LocalCounts:

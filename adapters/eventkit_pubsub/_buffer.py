@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from eventkit_pubsub._stream import Stream
+from eventkit_pubsub._unseen import Unseen
 
 
 class Hold(msgspec.Struct, gc=False):
@@ -28,12 +29,13 @@ class Hold(msgspec.Struct, gc=False):
 class Group:
     """What one response brought, under one lease; the messages are raw protobuf ones, with their sizes."""
 
-    __slots__ = ("leased_until", "messages", "size", "stream")
+    __slots__ = ("leased_until", "messages", "size", "stream", "unseen")
 
-    def __init__(self, messages: Sequence[Any], stream: Stream, leased_until: float) -> None:
+    def __init__(self, messages: Sequence[Any], stream: Stream, leased_until: float, unseen: Unseen) -> None:
         self.messages = deque(messages)
         self.stream = stream
         self.leased_until = leased_until
+        self.unseen = unseen
         self.size = sum(len(each.message.data) for each in messages)
 
     @property
@@ -52,6 +54,7 @@ class Group:
         """Forget all but these."""
         kept = deque(each for each in self.messages if each.ack_id in ack_ids)
         size = sum(len(each.message.data) for each in kept)
+        self.unseen.add(each for each in self.messages if each.ack_id not in ack_ids)
         self.stream.settled(len(self.messages) - len(kept), self.size - size)
         self.messages, self.size = kept, size
 

@@ -78,8 +78,10 @@ def _written(message: Outgoing, attributes: Mapping[str, str], most: int) -> Mes
     return written
 
 
-def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, counted: bool) -> Delivery:
-    """The delivery in a raw `ReceivedMessage`; `counted` where Pub/Sub counts deliveries. Never raises.
+def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, counted: bool, unseen: int = 0) -> Delivery:
+    """The delivery in a raw `ReceivedMessage`. Never raises.
+
+    `counted` says that Pub/Sub counts deliveries, `unseen` how many of those it has counted were never handed over.
 
     What claims to be written by `message_of` and cannot be is handed over as it came, for the codec to judge.
     `raw` is the SDK's `ReceivedMessage` around the same data, which costs 0.4 us.
@@ -101,7 +103,7 @@ def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, counted
         attributes=attributes,
         content_type=content_type,
         key=key,
-        delivery_count=count if counted and count > 0 else None,
+        delivery_count=max(1, count - unseen) if counted and count > 0 else None,
         enqueued_at=seconds + nanos / 1e9 if seconds or nanos else None,
         raw=_sdk_object(received),
     )

@@ -21,6 +21,7 @@ from eventkit_pubsub._errors import translated_errors
 from eventkit_pubsub._leases import MOST_IDS, Leases
 from eventkit_pubsub._pulse import Pulse
 from eventkit_pubsub._stream import LAST_WORDS, Stream
+from eventkit_pubsub._unseen import Unseen
 
 SHORTEST_LEASE: Final = 10
 """Seconds that a stream leases its messages for at least."""
@@ -67,6 +68,7 @@ class Intake:
         self._place = place
         self._leases = leases
         self._terms = terms
+        self.unseen = Unseen()
         self._buffer = Buffer()
         self._unconfirmed: deque[Group] = deque()
         self._confirming = 0
@@ -193,7 +195,7 @@ class Intake:
         if not messages:
             return
         now = current_time()
-        group = Group(messages, stream, now + self._terms.lease - self._pulse.waited(now))
+        group = Group(messages, stream, now + self._terms.lease - self._pulse.waited(now), self.unseen)
         stream.arrived(len(messages), group.size)
         if self._terms.receipts:
             self._unconfirmed.append(group)

@@ -40,8 +40,11 @@ class PubsubSource:
         """See `Source.receive`. The first one, and one after a pause, opens the stream."""
         await checkpoint()
         taken = await self._intake.take(limit, current_time() + wait)
-        counted = self._counted
-        return [delivery_of(message, hold, until, counted=counted) for message, hold, until in taken]
+        counted, unseen = self._counted, self._intake.unseen
+        return [
+            delivery_of(message, hold, until, counted=counted, unseen=unseen.times(message.message.message_id))
+            for message, hold, until in taken
+        ]
 
     async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:
         """See `Source.ack`. Without exactly-once delivery Pub/Sub says DONE to an old receipt too."""

@@ -1,7 +1,8 @@
 """Puts one real week of earthquakes through a real worker, and counts what became of every event.
 
-    .venv/bin/python examples/quakes/demo.py        (`make demo` prepares .venv first)
-    .venv/bin/python examples/quakes/demo.py sqs    the same on a local server of SQS, profile `sqs`
+    .venv/bin/python examples/quakes/demo.py            (`make demo` prepares .venv first)
+    .venv/bin/python examples/quakes/demo.py pubsub     the same on a local server of Pub/Sub, profile `pubsub`
+    .venv/bin/python examples/quakes/demo.py sqs        and of SQS
 
 The application is `quakes.py`. This script only feeds it, watches it and checks on it.
 """
@@ -32,7 +33,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eventkit.errors import EventKitError
-from eventkit.spi import DONE, Adapter, Address, Backlog, DeadLetterBrowser, Demand, LocalServer, Outgoing, Source
+from eventkit.spi import (
+    DONE,
+    Adapter,
+    Address,
+    Backlog,
+    DeadLetterBrowser,
+    Demand,
+    LocalPlace,
+    LocalServer,
+    Outgoing,
+    Source,
+)
 
 HERE = Path(__file__).resolve().parent
 RUN = Path("run")
@@ -42,6 +54,15 @@ EVENTKIT = Path(sys.executable).with_name("eventkit")
 
 PATIENCE = 60.0
 """Seconds the worker may take to empty the queue; it needs about two."""
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A local server that stands in for one, and the queue there."""
+
+    profile: str
+    queue: str
+    server: LocalPlace
 
 
 class DemoFailed(Exception):
@@ -80,36 +101,37 @@ async def main(profile: str) -> None:
     source = prepared(profile)
     adapter: Adapter = import_module(f"eventkit_{source.scheme}").adapter
     if not profile:
-        await put_through(adapter, source, profile)
+        await put_through(adapter, source)
         return
     if not isinstance(adapter, LocalServer):
         raise DemoFailed(f"{source.scheme} has no local server")
-    async with adapter.local([source.host]) as server:
+    name = source.path.strip("/") or source.host
+    async with adapter.local([name]) as server:
         os.environ.update(server.environment)
-        await put_through(adapter, source, profile)
+        await put_through(adapter, source, Cloud(profile, name, server))
         counts = server.counts()
         print(f"the server of {source.scheme} counted {counts.delivered} deliveries, {counts.acked} acks, ", end="")
         print(f"{counts.nacked} nacks, {counts.expired} expired leases, {counts.dead} dead letters")
 
 
-async def put_through(adapter: Adapter, address: Address, profile: str) -> None:
+async def put_through(adapter: Adapter, address: Address, cloud: Cloud | None = None) -> None:
     """Publish, run the worker until the queue is empty, count. Raises DemoFailed if the numbers do not add up."""
     console = Console()
     with progress(console) as bars:
         published = await publish(adapter, address, [*earthquakes(), *damaged()], bars)
         async with adapter.open_source(address, Demand(wait=1.0)) as source:
-            with started_worker(profile) as worker:
+            with started_worker(cloud.profile if cloud else "") as worker:
                 try:
                     with anyio.fail_after(PATIENCE):
-                        await until_empty(source, worker, bars)
+                        await until_empty(source, cloud, worker, bars)
                         await drained(worker)
                 except TimeoutError:
                     raise DemoFailed(f"the worker was not done after {PATIENCE:g} s{end_of_log()}") from None
-            dead_lettered = await ids_of_dead_letters(adapter, source)
+            dead_lettered = await ids_of_dead_letters(adapter, source, cloud)
     tally = Tally(published, ids_of_recorded(), ids_of_skipped(), dead_lettered)
     console.print(strongest())
     print(tally)
-    if not profile:
+    if cloud is None:
         print(where_to_look())
     if tally.misplaced:
         raise DemoFailed(f"events that did not end in exactly one place: {', '.join(tally.misplaced[:20])}")
@@ -192,12 +214,11 @@ def started_worker(profile: str) -> Iterator[subprocess.Popen[bytes]]:
         worker.wait()
 
 
-async def until_empty(source: Source, worker: subprocess.Popen[bytes], bars: Progress) -> None:
+async def until_empty(source: Source, cloud: Cloud | None, worker: subprocess.Popen[bytes], bars: Progress) -> None:
     """Wait until nothing waits in the queue, for a retry, or in the worker's hands."""
-    assert isinstance(source, Backlog)
-    total = await events_left(source)
+    total = await events_left(source, cloud)
     bar = bars.add_task("settled", total=total)
-    while left := await events_left(source):
+    while left := await events_left(source, cloud):
         if worker.poll() is not None:
             raise DemoFailed(f"the worker ended with code {worker.returncode} and left {left} events{end_of_log()}")
         bars.update(bar, completed=total - left)
@@ -205,8 +226,12 @@ async def until_empty(source: Source, worker: subprocess.Popen[bytes], bars: Pro
     bars.update(bar, completed=total)
 
 
-async def events_left(queue: Backlog) -> int:
-    depth = await queue.depth()
+async def events_left(source: Source, cloud: Cloud | None) -> int:
+    if cloud is not None:  # not every one tells how much waits
+        counts = cloud.server.counts()
+        return counts.published - counts.acked
+    assert isinstance(source, Backlog)
+    depth = await source.depth()
     assert depth is not None
     return depth.ready + depth.delayed + depth.leased
 
@@ -238,11 +263,11 @@ def ids_of_skipped() -> list[str]:
     return sorted({line["event_id"] for line in lines if line["event"] == "event_skipped"})
 
 
-async def ids_of_dead_letters(adapter: Adapter, source: Source) -> list[str]:
-    if isinstance(source, DeadLetterBrowser):
+async def ids_of_dead_letters(adapter: Adapter, source: Source, cloud: Cloud | None) -> list[str]:
+    if cloud is None:
+        assert isinstance(source, DeadLetterBrowser)
         return [id async for id in ids_of_browsed(source)]
-    assert source.info.dead_letters is not None, "the worker would not have started"
-    async with adapter.open_source(Address.parse(source.info.dead_letters), Demand(wait=1.0)) as dead_letters:
+    async with adapter.open_source(Address.parse(cloud.server.dead_letters(cloud.queue)), Demand()) as dead_letters:
         return [id async for id in ids_of_received(dead_letters)]
 
 

@@ -396,6 +396,9 @@ class EveryPlace:
     def address(self, queue: str) -> str:
         return f"x://{queue}"
 
+    def dead_letters(self, queue: str) -> str:
+        return f"x://{queue}-dead"
+
     def counts(self) -> LocalCounts:
         return LocalCounts(published=1, delivered=1, acked=1, nacked=0, expired=0, dead=0)
 

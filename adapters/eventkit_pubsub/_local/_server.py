@@ -69,6 +69,10 @@ class LocalPubsub:
         """See `LocalPlace`."""
         return f"pubsub://{self._name}/{queue}"
 
+    def dead_letters(self, queue: str) -> str:
+        """See `LocalPlace`."""
+        return self.address(f"{queue}-dlq")
+
     def counts(self) -> LocalCounts:
         """See `LocalPlace`. A message counts once for each subscription; a deadline set to 0 is a nack."""
         return self._project.counts()

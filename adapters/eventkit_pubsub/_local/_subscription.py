@@ -254,8 +254,9 @@ class LocalSubscription:
             lease.holder.freed(lease.message)
 
     def catch_up(self, now: float) -> None:
-        """See what time has done until now."""
+        """See what time has done until now; those who wait see it too."""
         self._queue.counts(now)
+        self._ring()
 
 
 def _nothing() -> None:

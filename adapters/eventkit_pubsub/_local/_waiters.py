@@ -19,7 +19,7 @@ RESPONSE: Final = 100
 """Messages in a response of a stream, at most."""
 RESPONSE_BYTES: Final = 1024 * 1024
 PULL_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of messages in a response, at most, if it is more than one message."""
+"""Bytes of messages with which a response is full."""
 
 _numbers = count(1)
 
@@ -66,7 +66,7 @@ class Desk:
         """See `Holder`."""
 
     def fitting(self, left: int) -> int:
-        """How many messages surely fit into `left` bytes; but one, if there is anything left."""
+        """How many messages surely fit into `left` bytes; but one, if there is anything left: it may go beyond."""
         return max(1, left // self.subscription.largest) if left > 0 else 0
 
     def filled(self, response: Raw) -> Raw:

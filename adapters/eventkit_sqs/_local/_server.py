@@ -64,6 +64,10 @@ class LocalSqs:
         """See `LocalPlace`."""
         return f"sqs://{queue}"
 
+    def dead_letters(self, queue: str) -> str:
+        """See `LocalPlace`."""
+        return f"sqs://{_dead_letter_name(queue)}"
+
     def counts(self) -> LocalCounts:
         """See `LocalPlace`. A visibility timeout set to 0 is a nack; a retry that was delayed is an expiry."""
         return self._account.counts()
@@ -119,18 +123,20 @@ async def _listen(runner: web.ServerRunner, port: int) -> None:
 def _create(account: Account, queues: Sequence[str], max_receives: int) -> None:
     problems = []
     for name in queues:
-        stem, fifo = name.removesuffix(".fifo"), name.endswith(".fifo")
-        kind = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
+        kind = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if name.endswith(".fifo") else {}
         try:
-            dead = account.create(
-                f"{stem}-dlq{'.fifo' if fifo else ''}", {**kind, "MessageRetentionPeriod": LONGEST}, {}
-            )
+            dead = account.create(_dead_letter_name(name), {**kind, "MessageRetentionPeriod": LONGEST}, {})
             policy = msgspec.json.encode({"deadLetterTargetArn": dead.arn, "maxReceiveCount": max_receives}).decode()
             account.create(name, {**kind, "RedrivePolicy": policy}, {})
         except SqsError as exc:
             problems.append(f"queue {name!r} with its dead-letter queue: {exc.message}")
     if problems:
         raise ConfigurationError(*problems)
+
+
+def _dead_letter_name(queue: str) -> str:
+    stem = queue.removesuffix(".fifo")
+    return queue.replace(stem, f"{stem}-dlq", 1)
 
 
 def _request(

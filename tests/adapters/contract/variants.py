@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.adapters.contract import memory, sqlite, sqs
+from tests.adapters.contract import memory, pubsub, sqlite, sqs
 
-VARIANTS = (*memory.VARIANTS, *sqlite.VARIANTS, *sqs.VARIANTS)
+VARIANTS = (*memory.VARIANTS, *sqlite.VARIANTS, *pubsub.VARIANTS, *sqs.VARIANTS)

@@ -111,7 +111,7 @@ def test_what_is_sent_arrives_byte_for_byte(message: Outgoing) -> None:
 @settings(max_examples=200, deadline=None)
 def test_of_many_attributes_all_arrive_or_the_message_is_refused(message: Outgoing, number: int, value: str) -> None:
     """Never some of them; and what fits is not refused, but for what is lost in cutting."""
-    message = msgspec.structs.replace(message, attributes=numbered(number, value) | message.attributes)
+    message = msgspec.structs.replace(message, attributes=numbered(number, value) | dict(message.attributes))
     answer = message_of(message)
     if isinstance(answer, Refused):
         assert "even when they are packed" in answer.cause

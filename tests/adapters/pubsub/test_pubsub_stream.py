@@ -124,6 +124,21 @@ async def test_what_nobody_asks_for_is_given_back() -> None:
             assert b"new" in bodies(await received(source, 1))
 
 
+async def test_what_was_given_back_unseen_is_no_attempt() -> None:
+    """Pub/Sub counts each time it sent it: a worker that paused would dead-letter what it never tried."""
+    async with rigged() as rig:
+        await rig.publish(*NUMBERS[:10])
+        async with rig.source(demand=Demand(lease=2.0, events=10)) as source:
+            [first] = await received(source, 1)
+            for _ in range(2):
+                await anyio.sleep(1.5)
+                await source.receive(1, 0.0)  # opens a stream, and takes nothing
+            rest = await received(source, 9)
+
+        assert rig.server.counts().nacked >= 9
+        assert {each.delivery_count for each in [first, *rest]} == {1}
+
+
 async def test_a_stop_strands_nothing() -> None:
     """What has arrived is handed over or given back at once, not left to its lease."""
     for receives in (0, 1, 7):
