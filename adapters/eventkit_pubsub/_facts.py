@@ -24,6 +24,13 @@ LIMITS: Final = Limits(
 _CONSUME: Final = "pubsub.subscriptions.consume"
 _PUBLISH: Final = "pubsub.topics.publish"
 _DELETED: Final = "_deleted-topic_"
+_ELSEWHERE: Final = (
+    ("pushes to an endpoint", "push_config", "push_endpoint"),
+    ("exports to BigQuery", "bigquery_config", "table"),
+    ("exports to Bigtable", "bigtable_config", "table"),
+    ("exports to Cloud Storage", "cloud_storage_config", "bucket"),
+)
+"""What a subscription may do instead of waiting to be pulled from, and the setting that says so."""
 _AGENT: Final = "@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
@@ -90,12 +97,8 @@ def unreachable(place: Place, way: Way, exc: AdapterError) -> ConnectionLost:
 
 def read_facts(found: Subscription, place: Place) -> Facts:
     """What `found` says. Raises ConfigurationError for one that cannot be received from."""
-    for what, is_set in (
-        ("pushes to an endpoint", found.push_config.push_endpoint),
-        ("exports to BigQuery", found.bigquery_config.table),
-        ("exports to Cloud Storage", found.cloud_storage_config.bucket),
-    ):
-        if is_set:
+    for what, settings, name in _ELSEWHERE:
+        if getattr(getattr(found, settings, None), name, ""):  # an older SDK does not know all of them
             raise ConfigurationError(f"{place.address} {what}: one can receive from a pull subscription only")
     if found.detached:
         raise ConfigurationError(f"{place.address} is detached from its topic, and empty: create it again")

@@ -13,6 +13,7 @@ import pytest
 
 PACKAGES = {
     "eventkit": "eventkit",
+    "eventkit_pubsub": "adapters/eventkit_pubsub",
     "eventkit_sqlite": "adapters/eventkit_sqlite",
     "eventkit_sqs": "adapters/eventkit_sqs",
 }
@@ -113,10 +114,10 @@ def test_the_adapters_of_the_wheel_are_found(bare: Path, tmp_path: Path) -> None
         "print(sorted(points), points['memory'].load() and points['sqlite'].load() and 'loaded')"
     )
 
-    assert run(bare / "python", "-c", line, cwd=tmp_path).strip() == "['memory', 'sqlite', 'sqs'] loaded"
+    assert run(bare / "python", "-c", line, cwd=tmp_path).strip() == "['memory', 'pubsub', 'sqlite', 'sqs'] loaded"
 
 
-@pytest.mark.parametrize("scheme", ["sqs"])
+@pytest.mark.parametrize("scheme", ["pubsub", "sqs"])
 def test_an_adapter_without_its_sdk_names_the_extra(bare: Path, tmp_path: Path, scheme: str) -> None:
     """The first thing a newcomer does is to change the address."""
     command = [str(bare / "eventkit"), "send", "--type", "test", "--to", f"{scheme}://events"]
@@ -126,23 +127,26 @@ def test_an_adapter_without_its_sdk_names_the_extra(bare: Path, tmp_path: Path, 
     assert f'pip install "eventkit-worker[{scheme}]"' in done.stderr
 
 
-def test_with_its_extras_an_adapter_serves_and_sends(wheel: Path, bare: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scheme", "extras"), [("pubsub", "pubsub"), ("sqs", "sqs,local")])
+def test_with_its_extras_an_adapter_serves_and_sends(
+    wheel: Path, bare: Path, tmp_path: Path, scheme: str, extras: str
+) -> None:
     """All that it imports must be in its extras, and not only in a developer's environment."""
     pins = bare.parent.parent / "constraints.txt"
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / SCRIPTS / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--constraint", pins, f"{wheel}[sqs,local]", cwd=tmp_path)
-    script = """
+    run(python, "-m", "pip", "install", "--quiet", "--constraint", pins, f"{wheel}[{extras}]", cwd=tmp_path)
+    script = f"""
 import os
 import anyio
-from eventkit_sqs import adapter
+from eventkit_{scheme} import adapter
 from eventkit.spi import Address, Outgoing
 
 async def main():
     async with adapter.local(["events"]) as server:
         os.environ.update(server.environment)
-        async with adapter.open_sink(Address.parse("sqs://events")) as sink:
-            print((await sink.publish([Outgoing(body=b"{}")]))[0].kind.value)
+        async with adapter.open_sink(Address.parse(server.address("events"))) as sink:
+            print((await sink.publish([Outgoing(body=b"1")]))[0].kind.value)
 
 anyio.run(main)
 """

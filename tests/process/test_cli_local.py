@@ -43,6 +43,8 @@ def test_it_says_what_to_write_and_counts_at_the_end() -> None:
         assert exports.keys() >= {"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
         sources = [tomllib.loads(line.strip())["source"] for line in lines if "source = " in line]
         assert sources == ["sqs://orders", "sqs://bills.fifo"]
+        at = lines.index("dead letters arrive at:")
+        assert lines[at + 1 : at + 3] == ["  sqs://orders-dlq", "  sqs://bills-dlq.fifo"]
 
         url = f"{endpoint}/000000000000/orders"
         post(endpoint, "SendMessage", f'{{"QueueUrl": "{url}", "MessageBody": "x"}}')

@@ -100,6 +100,7 @@ async def test_a_deleted_topic_is_told() -> None:
     [
         ({"push_config": {"push_endpoint": "https://example.com/push"}}, "pushes to an endpoint"),
         ({"bigquery_config": {"table": "shop.orders.all"}}, "exports to BigQuery"),
+        ({"bigtable_config": {"table": "projects/p/instances/i/tables/t"}}, "exports to Bigtable"),
         ({"cloud_storage_config": {"bucket": "orders"}}, "exports to Cloud Storage"),
     ],
 )
