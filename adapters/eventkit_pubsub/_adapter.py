@@ -19,7 +19,7 @@ from eventkit_pubsub._intake import SHORTEST_LEASE, Intake, Terms
 from eventkit_pubsub._leases import LONGEST_LEASE, Leases
 from eventkit_pubsub._sink import PubsubSink
 from eventkit_pubsub._source import PubsubSource
-from eventkit_pubsub._wire import ONCE, Way, publisher, subscriber, way_to
+from eventkit_pubsub._wire import ONCE, Way, answered, publisher, subscriber, way_to
 
 
 class PubsubAdapter:
@@ -93,7 +93,7 @@ async def _require_topic(client: PublisherAsyncClient, place: Place, way: Way, t
     """Raises SourceNotFound, ConnectionLost or another AdapterError."""
     try:
         with translated_errors("find", place):
-            await client.get_topic(request={"topic": topic}, **ONCE)
+            await answered(client.get_topic(request={"topic": topic}, **ONCE))
     except AccessDenied:
         return  # to publish, one need not be allowed to look
     except SourceNotFound as exc:

@@ -14,11 +14,13 @@ from google.pubsub_v1 import types
 from eventkit.spi import Delivery, Outgoing, Receipt
 from eventkit_pubsub._attributes import Unfit, placed, read
 
-__all__ = ["MOST_BYTES", "Message", "Refused", "delivery_of", "message_of"]
+__all__ = ["MOST_BODY", "MOST_BYTES", "Message", "Refused", "delivery_of", "message_of"]
 
 MOST_BYTES: Final = 10_000_000
 """Of a whole request to publish. https://docs.cloud.google.com/pubsub/quotas#resource_limits"""
 _FRAME: Final = 1000  # bytes around a single message: the topic's name and the lengths
+MOST_BODY: Final = MOST_BYTES - _FRAME - 5
+"""Bytes of a body that goes alone: a tag and a length of four bytes stand before it."""
 
 Message: TypeAlias = Any
 """A raw `google.pubsub.v1.PubsubMessage`, which has no types."""

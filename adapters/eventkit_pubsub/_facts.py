@@ -16,7 +16,7 @@ from eventkit_pubsub._config import Place
 from eventkit_pubsub._content import MOST_BYTES
 from eventkit_pubsub._errors import translated_errors
 from eventkit_pubsub._leases import LONGEST_LEASE, MOST_IDS
-from eventkit_pubsub._wire import ONCE, Way
+from eventkit_pubsub._wire import ONCE, Way, answered
 
 LIMITS: Final = Limits(
     receive=1_000, concurrent_receives=1, settle=MOST_IDS, extend=MOST_IDS, publish=1_000, body=MOST_BYTES
@@ -69,7 +69,7 @@ async def facts_of(client: SubscriberAsyncClient, place: Place, way: Way) -> Fac
     path = f"projects/{way.project}/subscriptions/{place.name}"
     try:
         with translated_errors("read the settings of", place):
-            found = await client.get_subscription(request={"subscription": path}, **ONCE)
+            found = await answered(client.get_subscription(request={"subscription": path}, **ONCE))
     except SourceNotFound as exc:
         raise SourceNotFound(
             f"there is no subscription {place.name} in project {way.project}{way.shown}: create it, or correct project "
@@ -131,7 +131,8 @@ def _backoff(policy: RetryPolicy) -> tuple[float, float]:
 async def permitted(client: Any, path: str, permission: str) -> bool:
     """Whether these credentials have `permission` there; True where that is not told."""
     try:
-        reply = await client.test_iam_permissions(request={"resource": path, "permissions": [permission]}, **ONCE)
+        request = {"resource": path, "permissions": [permission]}
+        reply = await answered(client.test_iam_permissions(request=request, **ONCE))
     except GoogleAPICallError:
         return True
     return permission in reply.permissions
@@ -189,7 +190,7 @@ async def letter_warnings(client: PublisherAsyncClient, place: Place, facts: Fac
 
 async def _is_unread(client: PublisherAsyncClient, topic: str) -> bool:
     try:
-        pages = await client.list_topic_subscriptions(request={"topic": topic, "page_size": 1}, **ONCE)
+        pages = await answered(client.list_topic_subscriptions(request={"topic": topic, "page_size": 1}, **ONCE))
         return not [name async for name in pages]
     except GoogleAPICallError:
         return False
@@ -198,7 +199,7 @@ async def _is_unread(client: PublisherAsyncClient, topic: str) -> bool:
 async def lacks_agent(client: PublisherAsyncClient, topic: str) -> bool:
     """Whether the policy of `topic` can be read, and names no service agent of Pub/Sub."""
     try:
-        policy = await client.get_iam_policy(request={"resource": topic}, **ONCE)
+        policy = await answered(client.get_iam_policy(request={"resource": topic}, **ONCE))
     except GoogleAPICallError:
         return False
     return not any(member.endswith(_AGENT) for binding in policy.bindings for member in binding.members)

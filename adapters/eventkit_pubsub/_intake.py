@@ -12,7 +12,7 @@ from anyio import current_time
 from google.pubsub_v1 import SubscriberAsyncClient
 from google.pubsub_v1.types import StreamingPullRequest
 
-from eventkit.errors import AdapterError, ConnectionLost, PermanentAdapterError
+from eventkit.errors import AdapterError, ConnectionLost
 from eventkit.spi import DONE, LOST
 from eventkit_pubsub._bell import Bell
 from eventkit_pubsub._buffer import Buffer, Group, Hold
@@ -183,9 +183,10 @@ class Intake:
             self._news.ring()
 
     def _failure(self, stream: Stream, error: AdapterError | None) -> AdapterError | None:
-        """What is to be told of the end of a stream: nothing, as a rule. Pub/Sub ends each now and then."""
-        if isinstance(error, PermanentAdapterError):
-            return error
+        """What is to be told of the end of a stream: nothing, as a rule. Pub/Sub ends each now and then.
+
+        If it did so for a reason that lasts, the next one fails at once.
+        """
         if stream.asked_to_end or stream.received or current_time() >= stream.opened_at + TOO_SHORT:
             return None
         return error or ConnectionLost(f"cannot receive from {self._place.address}: the stream was ended at once")

@@ -13,7 +13,7 @@ from eventkit.errors import AdapterError
 from eventkit.spi import DONE, Settled
 from eventkit_pubsub._config import Place
 from eventkit_pubsub._errors import answers, refusals, translated_errors
-from eventkit_pubsub._wire import ONCE
+from eventkit_pubsub._wire import ONCE, answered
 
 MOST_IDS: Final = 500
 """Messages of one call: a request may have 512 KiB, and the id of one a few hundred bytes."""
@@ -51,7 +51,7 @@ class Leases:
         try:
             with translated_errors(doing, self._place):
                 try:
-                    await call(request=request, **ONCE)
+                    await answered(call(request=request, **ONCE))
                 except GoogleAPICallError as exc:
                     found = answers(exc, ack_ids)
                     if found is None:

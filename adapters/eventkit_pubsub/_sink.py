@@ -15,7 +15,7 @@ from eventkit_pubsub._config import Place
 from eventkit_pubsub._content import MOST_BYTES, Refused, message_of
 from eventkit_pubsub._errors import partly, refusals, translated_errors
 from eventkit_pubsub._facts import LIMITS
-from eventkit_pubsub._wire import ONCE
+from eventkit_pubsub._wire import ONCE, answered
 
 _MOST_BYTES: Final = MOST_BYTES - 1_000
 """Of the messages of one call: the name of the topic stands beside them."""
@@ -91,7 +91,7 @@ class PubsubSink:
         request = PublishRequest.wrap(_Publish(topic=self._topic, messages=messages))
         try:
             with translated_errors("publish to", self._place):
-                await self._client.publish(request=request, **ONCE)
+                await answered(self._client.publish(request=request, **ONCE))
         except AdapterError as exc:
             return refusals(exc, len(messages))
         return [DONE] * len(messages)

@@ -34,7 +34,8 @@ class Stream:
         self._first = first
         self._closing = anyio.Event()
         self._closed_at: float | None = None
-        self._scope = anyio.CancelScope()
+        self._reading: anyio.CancelScope | None = None
+        self._raised: Exception | None = None
 
     @property
     def asked_to_end(self) -> bool:
@@ -44,14 +45,24 @@ class Stream:
     async def read(self, client: SubscriberAsyncClient, arrived: Callable[[Any], None]) -> None:
         """Hand each response, as a raw protobuf message, to `arrived`, until the stream ends. Raises what the SDK does.
 
-        Without the SDK's retry, which cannot repeat requests, and its time limit of half an hour.
+        In a task of its own: gRPC answers a cancellation with one that no cancel scope knows for its own, and whoever
+        waits for the stream would be taken for cancelled, too.
         """
+        async with anyio.create_task_group() as tasks:
+            self._reading = tasks.cancel_scope
+            tasks.start_soon(self._read, client, arrived)
+        if self._raised is not None:
+            raise self._raised
+
+    async def _read(self, client: SubscriberAsyncClient, arrived: Callable[[Any], None]) -> None:
+        """Without the SDK's retry, which cannot repeat requests, and its time limit of half an hour."""
         try:
-            with self._scope:
-                call = await client.streaming_pull(requests=self._requests(), retry=None, timeout=None)
-                async for response in call:
-                    self._heard_at = current_time()
-                    arrived(_raw(response))
+            call = await client.streaming_pull(requests=self._requests(), retry=None, timeout=None)
+            async for response in call:
+                self._heard_at = current_time()
+                arrived(_raw(response))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised above, and not in a group
+            self._raised = exc
         finally:
             self._closing.set()
 
@@ -72,8 +83,8 @@ class Stream:
     def check(self, now: float) -> None:
         """End it if it is dead, or takes too long to end. Idempotent."""
         overdue = self._closed_at is not None and now > self._closed_at + LAST_WORDS
-        if overdue or now > self._heard_at + SILENCE:
-            self._scope.cancel()
+        if self._reading is not None and (overdue or now > self._heard_at + SILENCE):
+            self._reading.cancel()
 
     def arrived(self, number: int, size: int) -> None:
         """So many messages of so many bytes came."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio.to_thread
 import google.auth
 import grpc
+from anyio.lowlevel import checkpoint_if_cancelled
 from google.api_core.client_options import ClientOptions
 from google.api_core.gapic_v1.client_info import ClientInfo
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
@@ -42,6 +43,22 @@ _OPTIONS: Final = [
 ]
 _EMULATOR: Final = "PUBSUB_EMULATOR_HOST"
 _CLIENT: Final = ClientInfo(client_library_version=sdk_version, user_agent="eventkit")  # type: ignore[no-untyped-call]
+
+
+T = TypeVar("T")
+
+
+async def answered(call: Awaitable[T]) -> T:
+    """The answer to a unary call.
+
+    When a cancel scope cuts it short, gRPC raises a cancellation of its own, which no scope takes for its own: it
+    would end the whole task. The scope's own follows at the next checkpoint.
+    """
+    try:
+        return await call
+    except asyncio.CancelledError:
+        await checkpoint_if_cancelled()
+        raise
 
 
 class Way(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -125,10 +126,12 @@ class Front(grpc.GenericRpcHandler):
             settling.settle(self._project, stream, first)
             listening = asyncio.create_task(self._listen(stream, context))
             try:
-                await self._speak(stream, call, context)
+                async with stream.until_end():
+                    await self._speak(stream, call, context)
             finally:
                 listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
+                with suppress(asyncio.CancelledError):
+                    await listening
 
     async def _listen(self, stream: Stream, context: Context) -> None:
         try:
@@ -137,7 +140,7 @@ class Front(grpc.GenericRpcHandler):
                 settling.settle(self._project, stream, request)
         except PubsubError as exc:
             stream.end(exc)
-        else:
+        finally:
             stream.close()
 
     async def _speak(self, stream: Stream, call: Call, context: Context) -> None:

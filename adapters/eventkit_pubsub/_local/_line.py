@@ -11,7 +11,7 @@ from eventkit_pubsub._local._errors import PubsubError
 from eventkit_pubsub._local._stored import Holder, Taken
 from eventkit_pubsub._local._subscription import LocalSubscription
 
-TURN: Final = 10
+TURN: Final = 1
 """Messages that one of several gets at a time."""
 _FAR: Final = 86_400.0
 
@@ -83,6 +83,7 @@ class Line:
         """Hand out what there is, until nobody has room or nothing is there for those who have."""
         self._rung = True  # what rings from here on is seen to below
         waiters, now, in_vain = self._waiters, self._now(), 0
+        self._subscription.catch_up(now)
         most = TURN if len(waiters) > 1 else 1_000
         while in_vain < len(waiters):
             waiter = waiters[0]

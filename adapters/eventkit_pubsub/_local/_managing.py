@@ -9,7 +9,7 @@ from eventkit_pubsub._local._errors import invalid
 from eventkit_pubsub._local._names import check_project
 from eventkit_pubsub._local._project import Project
 from eventkit_pubsub._local._raw import Empty, Raw, raw, seconds_of
-from eventkit_pubsub._local._settings import merged, updated
+from eventkit_pubsub._local._settings import complete, merged, updated
 
 _PAGE: Final = 1_000
 
@@ -77,6 +77,7 @@ def update_subscription(project: Project, request: Raw) -> Raw:
     """Change a subscription."""
     subscription = project.subscription(request.subscription.name)
     config = updated(subscription.config, request)
+    complete(config)
     project.check(config)
     project.update_subscription(subscription, config)
     return config

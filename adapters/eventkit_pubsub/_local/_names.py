@@ -13,7 +13,7 @@ RULE: Final = (
     # [doc: Guidelines to name a topic, subscription, schema, or snapshot]
 )
 _ID: Final = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9\-_.~+%]{2,254}")
-_PROJECT: Final = re.compile(r"[A-Za-z][A-Za-z0-9.:\-]{1,99}")
+_PROJECT: Final = re.compile(r"[A-Za-z][A-Za-z0-9.:\-]{0,99}")
 _ORDERED: Final = ".ordered"
 _EXACTLY_ONCE: Final = ".exactly-once"
 

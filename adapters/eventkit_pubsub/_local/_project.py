@@ -28,7 +28,7 @@ class LocalTopic:
 class Project:
     """Topics and subscriptions by their full names, each subscription with those who wait for its messages.
 
-    A name may be used again as soon as it is free.
+    A name may be used again as soon as it is free. The state of the whole server, so more than seven methods.
     """
 
     def __init__(self, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
@@ -186,6 +186,7 @@ class Project:
         now = self.now()
         for subscription in self.subscriptions.values():
             subscription.catch_up(now)
+            self.line(subscription).ring()
         topics = self._dead_letter_topics()
         done = [each.tally for each in self.subscriptions.values() if each.config.topic not in topics] + self._past
         return LocalCounts(

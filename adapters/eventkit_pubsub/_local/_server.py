@@ -121,7 +121,9 @@ async def serve(
 def _listen(server: Any, port: int) -> int:
     """The port it listens at; what is wrong with a port is found out without gRPC, which would log it."""
     try:
-        with socket.create_server((HOST, port)) as probe:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
             free = probe.getsockname()[1]
         return int(server.add_insecure_port(f"{HOST}:{free}"))
     except (OSError, OverflowError, RuntimeError) as exc:

@@ -120,9 +120,10 @@ class LocalSubscription:
                     taken.append(Taken(message, receipt, f"{tag}{receipt}", message.count if counted else 0))
             if not aside:
                 break
-            for receipt, message in aside:
-                self._put_aside(receipt, message, oldest, now)
             # Of a key, one that is put off takes the later ones along.
+            for receipt, message in aside:
+                if receipt not in self._recalled:
+                    self._put_aside(receipt, message, oldest, now)
             taken = [each for each in taken if each.receipt not in self._recalled]
         for each in taken:
             self._out[each.receipt] = Lease(each.message, holder)
@@ -140,9 +141,9 @@ class LocalSubscription:
         if message.born > oldest and message.count < self._most_attempts():
             self._queue.nack([(receipt, message.retry_at - now)], now)
             return
-        [settled] = self._queue.dead_letter([Letter(receipt=receipt, reason="", detail="")], now)
+        self._queue.dead_letter([Letter(receipt=receipt, reason="", detail="")], now)
         self._queue.remove_dead([letter.id for letter in self._queue.dead_letters], now)
-        if message.born > oldest and settled is not LOST:
+        if message.born > oldest:
             self._dead_letters.put(self.settings.dead_letter_topic, message, self.name)
             self.tally.dead += 1
 
@@ -254,9 +255,8 @@ class LocalSubscription:
             lease.holder.freed(lease.message)
 
     def catch_up(self, now: float) -> None:
-        """See what time has done until now; those who wait see it too."""
+        """See what time has done until now: what is over makes room."""
         self._queue.counts(now)
-        self._ring()
 
 
 def _nothing() -> None:

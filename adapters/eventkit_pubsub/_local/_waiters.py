@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Final, Self
 
@@ -118,6 +119,7 @@ class Stream(Desk):
         self._held = 0
         self._held_bytes = 0
         self._closed = False
+        self._scope: asyncio.Timeout | None = None
         self._sending = False
         self._answering = False
         self._replies: deque[Raw] = deque()
@@ -141,11 +143,30 @@ class Stream(Desk):
         self._held += len(taken)
         self._held_bytes += sum(len(each.message.body) for each in taken)
 
+    def end(self, error: PubsubError) -> None:
+        """See `Waiter`."""
+        if self._scope is not None and self.error is None:
+            self._scope.reschedule(0.0)
+        super().end(error)
+
     def freed(self, message: Stored) -> None:
         """See `Holder`."""
         self._held -= 1
         self._held_bytes -= len(message.body)
         self.line.ring()
+
+    @asynccontextmanager
+    async def until_end(self) -> AsyncIterator[None]:
+        """Whatever is done in this context is broken off by `end`. Raises PubsubError."""
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                yield
+        except TimeoutError:
+            if self.error is None:
+                raise
+            raise self.error from None
+        finally:
+            self._scope = None
 
     # -- what it sends -------------------------------------------------------------------------
 

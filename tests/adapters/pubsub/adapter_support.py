@@ -80,8 +80,11 @@ class Rig:
 
     @asynccontextmanager
     async def source(self, name: str = "orders", demand: Demand = DEMAND) -> AsyncIterator[Source]:
+        ended = False
         async with adapter.open_source(self.address(name), demand) as source:
             yield source
+            ended = True
+        assert ended, "the test was cut short, and nobody told"
 
     @asynccontextmanager
     async def sink(self, name: str = "orders") -> AsyncIterator[Sink]:

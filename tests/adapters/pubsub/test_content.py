@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from eventkit_pubsub._content import MOST_BYTES, Message, Refused, delivery_of, message_of
+from eventkit_pubsub._content import MOST_BODY, MOST_BYTES, Message, Refused, delivery_of, message_of
 from google.pubsub_v1 import types
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -158,6 +158,13 @@ def test_a_count_that_is_none_is_unknown(attempt: int, counted: bool) -> None:
     """Without a dead-letter policy there is 0; a stand-in may say anything."""
     received = as_received(foreign(), attempt=attempt)
     assert delivery_of(received, "r", 0.0, counted=counted).delivery_count is None
+
+
+@pytest.mark.parametrize(("unseen", "count"), [(0, 5), (4, 1), (9, 1)])
+def test_deliveries_that_nobody_saw_are_not_counted(unseen: int, count: int) -> None:
+    """They were no attempts; the one that is handed over is."""
+    received = as_received(foreign(), attempt=5)
+    assert delivery_of(received, "r", 0.0, counted=True, unseen=unseen).delivery_count == count
 
 
 def test_a_message_without_a_time_has_none() -> None:
@@ -372,9 +379,8 @@ def test_a_message_at_the_limit_is_sent_and_one_byte_more_is_not(name: str) -> N
 
 def test_the_largest_body_is_sent_alone() -> None:
     """In a request of ten million bytes, with the longest name of a topic."""
-    largest = MOST_BYTES - 1000 - 5
-    sent(Outgoing(body=bytes(largest)))
-    assert "limit of 9,999,000" in refusal(Outgoing(body=bytes(largest + 1)))
+    sent(Outgoing(body=bytes(MOST_BODY)))
+    assert "limit of 9,999,000" in refusal(Outgoing(body=bytes(MOST_BODY + 1)))
     assert "the body has 10,000,000 bytes" in refusal(Outgoing(body=bytes(MOST_BYTES)))
 
 

@@ -384,7 +384,8 @@ async def test_a_message_delivered_too_often_goes_to_the_dead_letter_topic(pubsu
     assert (counts.published, counts.delivered, counts.nacked, counts.dead) == (1, 5, 5, 1)
 
 
-async def test_a_stream_that_waits_dead_letters_what_it_is_not_sent(pubsub: Wire) -> None:
+@pytest.mark.parametrize("way", ["nack", "expiry"])
+async def test_a_stream_that_waits_dead_letters_what_it_is_not_sent(pubsub: Wire, way: str) -> None:
     """Also what only ran out of time, and at once: a retry policy puts off no way to the dead letters."""
     dead = {"dead_letter_topic": topic("orders-dlq"), "max_delivery_attempts": 5}
     await pubsub.make("few", dead_letter_policy=dead, retry_policy=policy(600, 600))
@@ -394,9 +395,12 @@ async def test_a_stream_that_waits_dead_letters_what_it_is_not_sent(pubsub: Wire
             await stream.messages()
             pubsub.skip(10.1)
             pubsub.skip(600)
-        await stream.messages()
+        last = await stream.messages()
         assert await letters.silent()
-        pubsub.skip(10.1)
+        if way == "nack":
+            await pubsub.modack("few", last, 0)
+        else:
+            pubsub.skip(10.1)
         assert await letters.bodies() == ["x"]
         assert await stream.silent()
 
@@ -488,6 +492,15 @@ async def test_a_seek_brings_back_what_was_acked_where_that_is_retained(pubsub: 
         await pubsub.ack("orders", messages)
     pubsub.skip(7 * 86_400)
     await seek(pubsub, "orders", before)
+    assert await pubsub.bodies("orders") == []
+
+
+async def test_a_seek_makes_nothing_younger(pubsub: Wire) -> None:
+    """What it brings back is as old as it was."""
+    await pubsub.publish("orders", "x")
+    pubsub.skip(6 * 86_400)
+    await seek(pubsub, "orders", pubsub.clock.wall() - 7 * 86_400)
+    pubsub.skip(86_400 + 1)
     assert await pubsub.bodies("orders") == []
 
 

@@ -124,7 +124,7 @@ async def test_a_response_is_full_with_a_megabyte(pubsub: Wire) -> None:
     await pubsub.publish("orders", *["x" * 400_000] * 5)
     await pubsub.publish("orders", "y" * 3_000_000)
     async with pubsub.stream() as stream:
-        numbers = []
+        numbers: list[int] = []
         while sum(numbers) < 6:
             response = await stream.response()
             sizes = [len(received.message.data) for received in response.received_messages]
@@ -145,14 +145,29 @@ async def test_a_message_is_sent_at_once(pubsub: Wire) -> None:
 
 
 async def test_what_becomes_due_by_itself_is_sent_without_a_call(pubsub: Wire) -> None:
-    """The end of a deadline wakes a stream that waits: in real time here, as a worker has it."""
+    """The end of a deadline wakes a stream, and makes room on one that is full: in real time, as with a worker."""
     await pubsub.publish("orders", "x")
-    [held] = await pubsub.pull("orders")
-    await pubsub.modack("orders", [held], 1)
-    async with pubsub.stream() as stream:
+    await pubsub.publish("bills.ordered", "x", "y", key="k")
+    async with pubsub.stream("bills.ordered", max_outstanding_messages=1) as full, pubsub.stream() as stream:
+        await pubsub.modack("orders", await stream.messages(), 1)
+        await pubsub.modack("bills.ordered", await full.messages(), 1)
         started = time.monotonic()
         assert await stream.bodies() == ["x"]
+        assert await full.bodies() == ["x"]
         assert 0.7 < time.monotonic() - started < 1.5
+
+
+async def test_streams_that_wait_cost_nothing(pubsub: Wire) -> None:
+    """Be it for messages, for room, or for the end of a deadline: nobody polls."""
+    await pubsub.publish("orders", "a", "b")
+    await pubsub.publish("bills.ordered", "a", "b", key="k")
+    async with pubsub.stream(max_outstanding_messages=2), pubsub.stream(), pubsub.stream("bills.ordered") as stream:
+        await stream.messages(2)
+        async with pubsub.stream("bills.ordered") as other:
+            await other.silent(0.1)
+            before = time.process_time()
+            await asyncio.sleep(0.4)
+            assert time.process_time() - before < 0.04
 
 
 # -- heartbeats and later requests ---------------------------------------------------------------
@@ -172,10 +187,9 @@ async def test_a_heartbeat_is_answered_where_the_protocol_has_it(pubsub: Wire) -
 async def test_a_heartbeat_between_messages_loses_none(pubsub: Wire) -> None:
     """An answer that overtakes messages must not be taken for them."""
     async with pubsub.stream(protocol_version=1) as stream:
-        for number in range(30):
-            await stream.say()
-            await pubsub.publish("orders", str(number))
-        assert await stream.bodies(30) == [str(number) for number in range(30)]
+        for number in range(100):
+            await asyncio.gather(stream.say(), pubsub.publish("orders", str(number)))
+        assert await stream.bodies(100) == [str(number) for number in range(100)]
 
 
 @pytest.mark.parametrize(
@@ -405,6 +419,7 @@ async def test_all_streams_can_be_ended(pubsub: Wire) -> None:
     async with pubsub.stream() as one, pubsub.stream("bills.ordered") as two:
         await one.messages()
         await two.silent()
+        pubsub.place.end_streams()
         pubsub.place.end_streams()
         assert [await one.end(), await two.end()] == ["UNAVAILABLE"] * 2
     async with pubsub.stream() as stream:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import anyio
+import grpc
 import pytest
 from anyio import current_time
 from eventkit_pubsub import _intake, _stream, adapter
-from eventkit_pubsub._local import serve
+from eventkit_pubsub._local import Call, serve
 
 from eventkit.errors import AccessDenied, ConnectionLost, PermanentAdapterError, SourceNotFound, TransientAdapterError
 from eventkit.spi import DONE, Address, Demand, Outgoing, Source
 from tests.adapters.pubsub.adapter_support import (
     DEMAND,
+    Rig,
     bodies,
     error,
     received,
@@ -207,28 +209,38 @@ async def test_what_is_parked_leaves_room_for_more() -> None:
         assert len(rig.trouble.of("StreamingPull")) <= 7
 
 
+class Limited:
+    """Gives streams other limits than they ask for."""
+
+    def __init__(self, rig: Rig, *, messages: int, bytes: int) -> None:
+        self._noted = rig.trouble.before
+        self._messages = messages
+        self._bytes = bytes
+        rig.trouble.before = self.before  # type: ignore[method-assign]
+
+    async def before(self, call: Call) -> Mapping[str, str]:
+        if call.operation == "StreamingPull":
+            call.request.max_outstanding_messages = self._messages
+            call.request.max_outstanding_bytes = self._bytes
+        return await self._noted(call)
+
+
 async def test_bytes_that_are_parked_leave_room_for_more() -> None:
-    """Pub/Sub counts bytes too, in its own way: a stream that is half full and quiet is replaced."""
+    """Pub/Sub counts bytes in its own way, and may stop before we would: a stream half full and quiet is replaced."""
     async with rigged() as rig:
         await rig.publish(*[bytes([n]) * 100_000 for n in range(8)])
-        async with rig.source(demand=Demand(lease=60.0, bytes=250_000)) as source:
+        Limited(rig, messages=0, bytes=150_000)
+        async with rig.source(demand=Demand(lease=60.0, bytes=400_000)) as source:
             found = await received(source, 8)
 
     assert len({each.body for each in found}) == 8
+    assert len(rig.trouble.of("StreamingPull")) == 4
 
 
 async def test_a_server_without_limits_does_not_fill_the_memory() -> None:
     """Google's emulator sends whatever there is."""
     async with rigged() as rig:
-        unlimited = rig.trouble.before
-
-        async def before(call: Any) -> Any:
-            if call.operation == "StreamingPull":
-                call.request.max_outstanding_messages = 0
-                call.request.max_outstanding_bytes = 0
-            return await unlimited(call)
-
-        rig.trouble.before = before  # type: ignore[method-assign]
+        Limited(rig, messages=0, bytes=0)
         await rig.publish(*[b"%d" % n for n in range(1000)])
         async with rig.source(demand=Demand(lease=60.0, events=20)) as source:
             found = await received(source, 1)
@@ -272,6 +284,15 @@ async def test_streams_that_end_all_the_time_lose_nothing_and_tell_nothing() -> 
 
     assert sorted(found) == NUMBERS[:20]
     assert len(rig.trouble.of("StreamingPull")) < 15
+
+
+async def test_a_stream_that_a_proxy_cancels_is_reopened() -> None:
+    """GRPC has one word for our own cancellation and for another's; the task that reads must not end by it."""
+    async with rigged() as rig, rig.source() as source:
+        await source.receive(1, 0.7)
+        rig.server.end_streams(grpc.StatusCode.CANCELLED, "by a proxy")
+        await rig.publish(b"a")
+        assert bodies(await received(source, 1)) == [b"a"]
 
 
 async def test_a_stream_that_fails_at_once_is_told_and_tried_by_whoever_asks_again() -> None:
