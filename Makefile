@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-sqs simulate mutants kill lock clean
+.PHONY: help demo clouds test lint types bench bench-pubsub bench-sqs simulate mutants kill lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
 	@$(BIN)/python examples/quakes/demo.py
@@ -36,6 +36,9 @@ bench: $(STAMP) ## measure the cost of an event
 
 bench-sqs: $(STAMP) $(PEERS)/.requirements ## measure the cost of an event on SQS, beside a loop by hand and Celery
 	@$(BIN)/python -m bench.sqs
+
+bench-pubsub: $(STAMP) ## measure the cost of an event on Pub/Sub, beside a loop by hand and Google's threaded client
+	@$(BIN)/python -m bench.pubsub
 
 simulate: SEEDS ?= 1000
 simulate: SIZE ?= large

@@ -3,64 +3,56 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from eventkit_pubsub._stream import Stream
 from eventkit_pubsub._unseen import Unseen
 
 
-class Hold(msgspec.Struct, gc=False):
-    """What a receipt is here. `stream` is the one it counts against, until it is settled."""
+class Taken(NamedTuple):
+    """Messages, as raw protobuf, that leave the buffer; each counts for `share` bytes against `stream`."""
 
-    ack_id: str
-    size: int
-    stream: Stream | None
-
-    def settle(self) -> None:
-        """It counts no more. Idempotent."""
-        if self.stream is not None:
-            self.stream.settled(1, self.size)
-            self.stream = None
+    messages: Sequence[Any]
+    leased_until: float
+    stream: Stream
+    share: float
 
 
 class Group:
-    """What one response brought, under one lease; the messages are raw protobuf ones, with their sizes."""
+    """What one response brought, under one lease: raw protobuf messages, each of `share` bytes, their mean."""
 
-    __slots__ = ("leased_until", "messages", "size", "stream", "unseen")
+    __slots__ = ("leased_until", "messages", "share", "stream", "unseen")
 
-    def __init__(self, messages: Sequence[Any], stream: Stream, leased_until: float, unseen: Unseen) -> None:
-        self.messages = deque(messages)
+    def __init__(self, messages: list[Any], share: float, stream: Stream, leased_until: float, unseen: Unseen) -> None:
+        self.messages = messages
+        self.share = share
         self.stream = stream
         self.leased_until = leased_until
         self.unseen = unseen
-        self.size = sum(len(each.message.data) for each in messages)
 
     @property
     def ack_ids(self) -> list[str]:
         """Of what is left of it."""
         return [each.ack_id for each in self.messages]
 
-    def pop(self) -> tuple[Any, Hold]:
-        """Take out the first message."""
-        message = self.messages.popleft()
-        size = len(message.message.data)
-        self.size -= size
-        return message, Hold(message.ack_id, size, self.stream)
+    def take(self, limit: int) -> Taken:
+        """Take out the first messages."""
+        taken, self.messages = self.messages[:limit], self.messages[limit:]
+        return Taken(taken, self.leased_until, self.stream, self.share)
 
-    def keep(self, ack_ids: frozenset[str]) -> None:
-        """Forget all but these."""
-        kept = deque(each for each in self.messages if each.ack_id in ack_ids)
-        size = sum(len(each.message.data) for each in kept)
-        self.unseen.add(each for each in self.messages if each.ack_id not in ack_ids)
-        self.stream.settled(len(self.messages) - len(kept), self.size - size)
-        self.messages, self.size = kept, size
+    def drop(self, dropped: Callable[[Any], bool]) -> list[str]:
+        """Forget those messages, which nobody has seen. Their ack ids."""
+        gone = [each for each in self.messages if dropped(each)]
+        if gone:
+            self.messages = [each for each in self.messages if not dropped(each)]
+            self.stream.settled(len(gone), len(gone) * self.share)
+            self.unseen.add(gone)
+        return [each.ack_id for each in gone]
 
-    def forget(self) -> None:
-        """Nothing of it is held any more."""
-        self.keep(frozenset())
+    def drop_all(self) -> None:
+        """Forget what is left of it."""
+        self.drop(lambda _: True)
 
 
 class Buffer:
@@ -76,30 +68,30 @@ class Buffer:
         return iter(tuple(self._groups))
 
     @property
-    def size(self) -> int:
-        """Bytes of all bodies."""
-        return sum(group.size for group in self._groups)
+    def size(self) -> float:
+        """Bytes of all messages."""
+        return sum(len(group.messages) * group.share for group in self._groups)
 
     def add(self, group: Group) -> None:
         """A group more."""
         self._groups.append(group)
 
-    def pop(self, limit: int, now: float) -> Iterator[tuple[Any, Hold, float]]:
-        """Up to `limit` messages, each with what holds it and the end of its lease; never one whose lease is over."""
+    def take(self, limit: int, now: float) -> list[Taken]:
+        """Up to `limit` messages, never one whose lease is over."""
+        found: list[Taken] = []
         while self._groups and limit > 0:
             group = self._groups[0]
             if group.leased_until <= now:
-                group.forget()
-            while group.messages and limit > 0:
-                limit -= 1
-                yield *group.pop(), group.leased_until
+                group.drop_all()
+            elif group.messages:
+                found.append(taken := group.take(limit))
+                limit -= len(taken.messages)
             if not group.messages:
                 self._groups.popleft()
+        return found
 
-    def clear(self) -> list[str]:
-        """Forget everything. The ack ids of what is leased still."""
-        groups, self._groups = self._groups, deque()
-        ack_ids = [id for group in groups for id in group.ack_ids]
-        for group in groups:
-            group.forget()
+    def drop(self, dropped: Callable[[Any], bool]) -> list[str]:
+        """Forget those messages. Their ack ids: they are leased still."""
+        ack_ids = [id for group in self._groups for id in group.drop(dropped)]
+        self._groups = deque(group for group in self._groups if group.messages)
         return ack_ids

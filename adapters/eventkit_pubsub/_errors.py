@@ -46,7 +46,9 @@ def translated_errors(doing: str, place: Place) -> Iterator[None]:
         raise error_of(exc, f"cannot {doing} {place.address}", place) from exc
     except GoogleAuthError as exc:
         raise _of_credentials(exc, f"cannot {doing} {place.address}") from exc
-    except (grpc.RpcError, OSError, TimeoutError) as exc:
+    except grpc.aio.UsageError as exc:
+        raise PermanentAdapterError(f"cannot {doing} {place.address}: it is closed ({_one_line(exc)})") from exc
+    except (grpc.RpcError, grpc.aio.InternalError, OSError, TimeoutError) as exc:
         raise ConnectionLost(f"cannot {doing} {place.address}: {_one_line(exc)}") from exc
 
 

@@ -13,13 +13,13 @@ from google.pubsub_v1.types import RetryPolicy, Subscription
 from eventkit.errors import AccessDenied, AdapterError, ConfigurationError, ConnectionLost, SourceNotFound
 from eventkit.spi import Limits, Traits
 from eventkit_pubsub._config import Place
-from eventkit_pubsub._content import MOST_BYTES
+from eventkit_pubsub._content import MOST_BODY
 from eventkit_pubsub._errors import translated_errors
 from eventkit_pubsub._leases import LONGEST_LEASE, MOST_IDS
 from eventkit_pubsub._wire import ONCE, Way, answered
 
 LIMITS: Final = Limits(
-    receive=1_000, concurrent_receives=1, settle=MOST_IDS, extend=MOST_IDS, publish=1_000, body=MOST_BYTES
+    receive=1_000, concurrent_receives=1, settle=MOST_IDS, extend=MOST_IDS, publish=1_000, body=MOST_BODY
 )
 _CONSUME: Final = "pubsub.subscriptions.consume"
 _PUBLISH: Final = "pubsub.topics.publish"
@@ -57,7 +57,8 @@ class Facts:
             delivery_count="none" if self.dead_letters is None else "approximate",
             confirms_ack=self.exactly_once,
             max_retry_delay=0.0,
-            nack_delay_max=LONGEST_LEASE,
+            # Such a nack is a lease that nobody holds, and what follows in the key would pass it.
+            nack_delay_max=0.0 if self.ordered else LONGEST_LEASE,
             key_release="redelivers" if self.ordered else "none",
             native_receive_limit=self.receive_limit,
             retention=self.retention,

@@ -15,9 +15,10 @@ from google.pubsub_v1.types import StreamingPullRequest
 from eventkit.errors import AdapterError, ConnectionLost
 from eventkit.spi import DONE, LOST
 from eventkit_pubsub._bell import Bell
-from eventkit_pubsub._buffer import Buffer, Group, Hold
+from eventkit_pubsub._buffer import Buffer, Group, Taken
 from eventkit_pubsub._config import Place
 from eventkit_pubsub._errors import translated_errors
+from eventkit_pubsub._hold import Held
 from eventkit_pubsub._leases import MOST_IDS, Leases
 from eventkit_pubsub._pulse import Pulse
 from eventkit_pubsub._stream import LAST_WORDS, Stream
@@ -69,9 +70,10 @@ class Intake:
         self._leases = leases
         self._terms = terms
         self.unseen = Unseen()
+        self.held = Held()
         self._buffer = Buffer()
         self._unconfirmed: deque[Group] = deque()
-        self._confirming = 0
+        self._confirming: Group | None = None
         self._stream: Stream | None = None
         self._error: AdapterError | None = None
         self._stopped = False
@@ -106,11 +108,11 @@ class Intake:
 
     # -- for whoever receives --------------------------------------------------------------------
 
-    async def take(self, limit: int, until: float) -> Sequence[tuple[Any, Hold, float]]:
+    async def take(self, limit: int, until: float) -> Sequence[Taken]:
         """Up to `limit` messages, waiting for the first until then. Raises AdapterError."""
         self._takers += 1
         try:
-            while not (found := list(self._buffer.pop(limit, current_time()))) and limit > 0:
+            while not (found := self._taken(limit)) and limit > 0:
                 if self._error is not None:
                     error, self._error = self._error, None
                     raise error
@@ -126,6 +128,25 @@ class Intake:
             self._takers -= 1
             self._asked_at = current_time()
 
+    def _taken(self, limit: int) -> list[Taken]:
+        now = current_time()
+        self.recalled(self.held.lost(now))
+        return self._buffer.take(limit, now)
+
+    def recalled(self, keys: set[str]) -> list[str]:
+        """Forget what waits here of these keys: something before it was given back, or lost, and it comes again after.
+
+        The ack ids of what is leased still.
+        """
+        if not keys:
+            return []
+
+        def behind(received: Any) -> bool:
+            return received.message.ordering_key in keys
+
+        waiting = [*self._unconfirmed, *([self._confirming] if self._confirming is not None else ())]
+        return self._buffer.drop(behind) + [ack_id for group in waiting for ack_id in group.drop(behind)]
+
     def stop(self) -> None:
         """Receive no more; what is on its way can still be taken. Idempotent."""
         self._stopped = True
@@ -140,7 +161,7 @@ class Intake:
 
     @property
     def _on_their_way(self) -> bool:
-        return bool(self._unconfirmed or self._confirming)
+        return bool(self._unconfirmed or self._confirming is not None)
 
     def _ask(self) -> None:
         """Somebody waits, and there is nothing."""
@@ -192,12 +213,14 @@ class Intake:
         return error or ConnectionLost(f"cannot receive from {self._place.address}: the stream was ended at once")
 
     def _arrived(self, response: Any, stream: Stream) -> None:
-        messages = response.received_messages
+        messages = list(response.received_messages)
         if not messages:
             return
-        now = current_time()
-        group = Group(messages, stream, now + self._terms.lease - self._pulse.waited(now), self.unseen)
-        stream.arrived(len(messages), group.size)
+        now, size = current_time(), response.ByteSize()
+        self.recalled(self.held.lost(now))  # before any of it comes again
+        leased_until = now + self._terms.lease - self._pulse.waited(now)
+        group = Group(messages, size / len(messages), stream, leased_until, self.unseen)
+        stream.arrived(len(messages), size)
         if self._terms.receipts:
             self._unconfirmed.append(group)
             self._came.ring()
@@ -214,12 +237,11 @@ class Intake:
     async def _confirm_receipts(self) -> None:
         while True:
             while self._unconfirmed:
-                group = self._unconfirmed.popleft()
-                self._confirming += 1
+                group = self._confirming = self._unconfirmed.popleft()
                 try:
                     await self._confirm(group)
                 finally:
-                    self._confirming -= 1
+                    self._confirming = None
                 self._news.ring()
             await self._came.wait()
 
@@ -228,7 +250,7 @@ class Intake:
         if await self._extend(group) and group.messages:
             self._keep(group)
         else:
-            group.forget()
+            group.drop_all()
 
     async def _look_after(self) -> None:
         tick = min(TICK, self._terms.lease / 6)
@@ -244,6 +266,7 @@ class Intake:
                 if self._stream is not None:
                     self._stream.half_close()
                 await self._give_back()
+                await self._extend_all(now)
 
     async def _extend_all(self, now: float) -> None:
         for group in self._buffer:
@@ -261,15 +284,22 @@ class Intake:
         except AdapterError:
             return False  # until its lease ends it is tried again
         if LOST in results:
-            group.keep(frozenset(id for id, result in zip(ack_ids, results, strict=True) if result is not LOST))
+            lost = {id for id, result in zip(ack_ids, results, strict=True) if result is LOST}
+            group.drop(lambda each: each.ack_id in lost)
         if any(result not in {DONE, LOST} for result in results):
             return False
         group.leased_until = asked_at + self._terms.lease
         return True
 
     async def _give_back(self) -> None:
-        """Give back what nobody took; what Pub/Sub does not take back comes again when its lease ends."""
-        ack_ids = self._buffer.clear()
+        """Give back what nobody took; what Pub/Sub does not take back comes again when its lease ends.
+
+        But not what follows, in its key, something that is still held: given to another worker it would overtake that.
+        Its lease is kept while there is somebody to keep it.
+        """
+        self.recalled(self.held.lost(current_time()))
+        held = self.held.keys()
+        ack_ids = self._buffer.drop(lambda each: each.message.ordering_key not in held)
         for start in range(0, len(ack_ids), MOST_IDS):
             try:
                 await self._leases.set("nack in", ack_ids[start : start + MOST_IDS], 0)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
 
-import anyio
 from anyio import current_time
 from anyio.lowlevel import checkpoint
 
-from eventkit.errors import AdapterError
 from eventkit.spi import DONE, Delivery, Extended, Receipt, Settled, SourceInfo
+from eventkit_pubsub._buffer import Taken
 from eventkit_pubsub._content import delivery_of
-from eventkit_pubsub._errors import partly
+from eventkit_pubsub._hold import Hold
 from eventkit_pubsub._intake import Intake
 from eventkit_pubsub._leases import LONGEST_LEASE, Leases
-
-_TOO_LONG: Final = Settled.refused(f"Pub/Sub delays a retry by {LONGEST_LEASE} s at most")
 
 
 class PubsubSource:
@@ -29,6 +25,7 @@ class PubsubSource:
         self._intake = intake
         self._leases = leases
         self._counted = info.traits.delivery_count != "none"
+        self._ordered = info.traits.key_release != "none"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[PubsubSource]:
@@ -40,40 +37,34 @@ class PubsubSource:
         """See `Source.receive`. The first one, and one after a pause, opens the stream."""
         await checkpoint()
         taken = await self._intake.take(limit, current_time() + wait)
-        counted, unseen = self._counted, self._intake.unseen
-        return [
-            delivery_of(message, hold, until, counted=counted, unseen=unseen.times(message.message.message_id))
-            for message, hold, until in taken
-        ]
+        return [delivery for some in taken for delivery in self._deliveries(some)]
+
+    def _deliveries(self, taken: Taken) -> Iterator[Delivery]:
+        messages, leased_until, stream, share = taken
+        counted, unseen, held = self._counted, self._intake.unseen, self._intake.held
+        for message in messages:
+            hold = Hold(message.ack_id, share, stream)
+            if self._ordered and message.message.ordering_key:
+                hold.mark = held.mark(message.message.ordering_key, leased_until)
+            times = unseen.times(message.message.message_id) if unseen else 0
+            yield delivery_of(message, hold, leased_until, counted=counted, unseen=times)
 
     async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:
         """See `Source.ack`. Without exactly-once delivery Pub/Sub says DONE to an old receipt too."""
         results = await self._leases.end([hold.ack_id for hold in receipts])
-        _count(receipts, results)
+        self._intake.held.settle(receipts, results)
         return results
 
     async def nack(self, items: Sequence[tuple[Receipt, float]]) -> Sequence[Settled]:
-        """See `Source.nack`. A delay is a lease that nobody holds: rounded up to seconds, one call for each length."""
-        calls: dict[int, list[int]] = {}
-        for position, (_, delay) in enumerate(items):
-            if 0 <= delay <= LONGEST_LEASE:
-                calls.setdefault(math.ceil(delay), []).append(position)
-        results = [_TOO_LONG] * len(items)
-        answered: list[list[Settled] | AdapterError] = [[]] * len(calls)
-
-        async def call(number: int, seconds: int, positions: Sequence[int]) -> None:
-            try:
-                answered[number] = await self._leases.set("nack in", [items[at][0].ack_id for at in positions], seconds)
-            except AdapterError as exc:
-                answered[number] = exc
-
-        async with anyio.create_task_group() as tasks:
-            for number, (seconds, positions) in enumerate(calls.items()):
-                tasks.start_soon(call, number, seconds, positions)
-        order = [position for positions in calls.values() for position in positions]
-        for position, result in zip(order, partly(answered, [*map(len, calls.values())]), strict=True):
-            results[position] = result
-        _count([receipt for receipt, _ in items], results)
+        """See `Source.nack`. What waits here of the same keys goes back with them: it comes again after them."""
+        longest = self.info.traits.nack_delay_max
+        fit = [(hold, delay) for hold, delay in items if 0 <= delay <= longest]
+        behind = self._intake.recalled({hold.mark.key for hold, _ in fit if hold.mark is not None})
+        asked = [(hold.ack_id, delay) for hold, delay in fit] + [(ack_id, 0.0) for ack_id in behind]
+        answered = iter(await self._leases.give_back(asked))
+        too_long = Settled.refused(f"{self.info.name} delays a retry by {longest:g} s at most")
+        results = [next(answered) if 0 <= delay <= longest else too_long for _, delay in items]
+        self._intake.held.settle([receipt for receipt, _ in items], results)
         return results
 
     async def extend(self, receipts: Sequence[Receipt], lease: float) -> Sequence[Extended | Settled]:
@@ -83,15 +74,11 @@ class PubsubSource:
             return [Settled.refused(f"lease of {lease:g} s: must be above 0 s")] * len(receipts)
         results = await self._leases.set("extend leases in", [hold.ack_id for hold in receipts], seconds)
         extended = Extended(asked_at + seconds)
+        for hold, result in zip(receipts, results, strict=True):
+            if hold.mark is not None:
+                hold.mark.leased_until = extended.until if result is DONE else asked_at
         return [extended if result is DONE else result for result in results]
 
     def stop(self) -> None:
         """See `Source.stop`. The stream is half-closed; what nobody receives of its last messages is given back."""
         self._intake.stop()
-
-
-def _count(receipts: Sequence[Receipt], results: Sequence[Settled]) -> None:
-    """What is settled counts against no stream any more."""
-    for hold, result in zip(receipts, results, strict=True):
-        if result is DONE:
-            hold.settle()

@@ -30,7 +30,7 @@ class Stream:
         self.opened_at = self._heard_at = current_time()
         self.received = 0
         self.outstanding = 0
-        self.outstanding_bytes = 0
+        self.outstanding_bytes = 0.0
         self._first = first
         self._closing = anyio.Event()
         self._closed_at: float | None = None
@@ -86,13 +86,13 @@ class Stream:
         if self._reading is not None and (overdue or now > self._heard_at + SILENCE):
             self._reading.cancel()
 
-    def arrived(self, number: int, size: int) -> None:
+    def arrived(self, number: int, size: float) -> None:
         """So many messages of so many bytes came."""
         self.received += number
         self.outstanding += number
         self.outstanding_bytes += size
 
-    def settled(self, number: int, size: int) -> None:
+    def settled(self, number: int, size: float) -> None:
         """So many messages of so many bytes are not outstanding any more."""
         self.outstanding -= number
         self.outstanding_bytes -= size

@@ -24,6 +24,9 @@ class Unseen:
         while len(times) > MOST:
             del times[next(iter(times))]
 
+    def __bool__(self) -> bool:
+        return bool(self._times)
+
     def times(self, message_id: str) -> int:
         """For this message."""
         return self._times.get(message_id, 0)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from celery import Celery, signals  # type: ignore[import-not-found]  # not in this project's environment
 
-from bench.sqs.meter import peak, report, used
+from bench.cloud.meter import peak, report, used
 
 PROCESSES = 2
 ENDPOINT, QUEUE = sys.argv[1:3]

@@ -5,31 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from aiobotocore.session import get_session
 
-from bench.sqs.meter import peak, report, used
-from bench.sqs.payload import Order, decode
+from bench.cloud.meter import peak, report, used
+from bench.cloud.payload import HANDLERS, decode, late
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
 RECEIVERS = 8
-late: list[float] = []
-
-
-async def nothing(order: Order) -> None:
-    """Do nothing."""
-
-
-async def note(order: Order) -> None:
-    """How long it was on its way, ms."""
-    late.append((time.time() - order.sent) * 1000)
-
-
-HANDLE = {"nothing": nothing, "note": note}[sys.argv[2]]
+HANDLE = HANDLERS[sys.argv[2]]
 
 
 async def main() -> None:

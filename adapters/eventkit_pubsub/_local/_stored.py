@@ -20,11 +20,6 @@ class Stored(Message, weakref=True, gc=True):
     retry_at: float = 0.0
     acked: bool = False
 
-    @property
-    def size(self) -> int:
-        """Bytes, as `max_outstanding_bytes` counts them."""
-        return len(self.body)
-
 
 class Taken(NamedTuple):
     """A message leased to somebody; `attempt` is 0 where nobody is to know it."""

@@ -201,16 +201,16 @@ class Wire:
         messages = [{"data": body.encode(), "ordering_key": key, "attributes": attributes} for body in bodies]
         return list((await self.pub("publish", topic=topic(queue), messages=messages)).message_ids)
 
-    async def pull(self, queue: str, most: int = 10) -> list[Any]:
-        """What there is at once, which the SDK would warn about."""
+    async def pull(self, queue: str, most: int = 10, *, wait: bool = False) -> list[Any]:
+        """What there is at once, which the SDK would warn about; or the first that comes, without a deadline."""
         method = self.channel.unary_unary(
             "/google.pubsub.v1.Subscriber/Pull",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=types.PullResponse.pb().FromString,
         )
-        request = types.PullRequest.pb()(subscription=sub(queue), max_messages=most, return_immediately=True)
+        request = types.PullRequest.pb()(subscription=sub(queue), max_messages=most, return_immediately=not wait)
         async with failures():
-            return list((await method(request, timeout=10)).received_messages)
+            return list((await method(request, timeout=None if wait else 10)).received_messages)
 
     async def bodies(self, queue: str, most: int = 10) -> list[str]:
         return bodies(await self.pull(queue, most))

@@ -67,6 +67,15 @@ async def test_a_pull_waits_for_the_first_message(pubsub: Wire) -> None:
     assert time.monotonic() - started < 0.5
 
 
+async def test_a_pull_without_a_deadline_waits_too(pubsub: Wire) -> None:
+    """As a client does that was told no timeout."""
+    pull = asyncio.create_task(pubsub.pull("orders", wait=True))
+    await asyncio.sleep(0.05)
+    assert not pull.done()
+    await pubsub.publish("orders", "x")
+    assert bodies(await pull) == ["x"]
+
+
 async def test_an_empty_pull_is_answered_before_its_client_gives_up(pubsub: Wire) -> None:
     """An empty reply, no error; a fifth of the client's deadline before it, a second at most."""
     request = types.PullRequest(subscription=sub("orders"), max_messages=1)

@@ -10,8 +10,11 @@ from typing import Any
 
 import grpc
 import pytest
+from eventkit_pubsub._local._project import Project
+from eventkit_pubsub._local._waiters import Stream as LocalStream
+from google.pubsub_v1 import types
 
-from tests.adapters.pubsub.local_support import Failure, Stream, Wire, bodies, channel_to, ids, local_pubsub, sub
+from tests.adapters.pubsub.local_support import Failure, Stream, Wire, bodies, channel_to, ids, local_pubsub, sub, topic
 
 
 @pytest.fixture
@@ -190,6 +193,24 @@ async def test_a_heartbeat_between_messages_loses_none(pubsub: Wire) -> None:
         for number in range(100):
             await asyncio.gather(stream.say(), pubsub.publish("orders", str(number)))
         assert await stream.bodies(100) == [str(number) for number in range(100)]
+
+
+async def test_an_answer_and_a_message_of_the_same_moment_go_out_both() -> None:
+    """One after the other; on the wire, this moment is hard to meet."""
+    project = Project(clock=time.monotonic, wall=time.time)
+    published = project.create_topic(types.Topic.pb()(name=topic("orders")))
+    made = project.create_subscription(types.Subscription.pb()(name=sub("orders"), topic=topic("orders")))
+    first = types.StreamingPullRequest.pb()(stream_ack_deadline_seconds=10, protocol_version=1)
+    with LocalStream(made, project.line(made), first) as stream:
+        project.publish(published, [types.PubsubMessage.pb()(data=b"x")])
+        project.line(made).serve()
+        stream.reply()
+        numbers = []
+        for _ in range(2):
+            response: Any = await asyncio.wait_for(stream.next(), 2)
+            stream.sent()
+            numbers.append(len(response.received_messages))
+    assert numbers == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ async def test_delays_go_in_one_call_for_each_second() -> None:
             results = await source.nack([(each.receipt, delay) for each, delay in zip(held, delays, strict=True)])
 
         assert results[:4] == [DONE] * 4
-        assert (results[4].kind, results[4].cause) == (SettledKind.REFUSED, "Pub/Sub delays a retry by 600 s at most")
+        assert (results[4].kind, results[4].cause) == (
+            SettledKind.REFUSED,
+            f"{source.info.name} delays a retry by 600 s at most",
+        )
         asked = {call.ack_deadline_seconds: len(call.ack_ids) for call in rig.trouble.of("ModifyAckDeadline")}
         assert asked == {0: 1, 7: 2, 600: 1}
 

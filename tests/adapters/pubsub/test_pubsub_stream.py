@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import anyio
 import grpc
 import pytest
 from anyio import current_time
 from eventkit_pubsub import _intake, _stream, adapter
-from eventkit_pubsub._local import Call, serve
+from eventkit_pubsub._intake import Terms
+from eventkit_pubsub._local import serve
+from google.pubsub_v1.types import StreamingPullRequest
 
 from eventkit.errors import AccessDenied, ConnectionLost, PermanentAdapterError, SourceNotFound, TransientAdapterError
 from eventkit.spi import DONE, Address, Demand, Outgoing, Source
 from tests.adapters.pubsub.adapter_support import (
     DEMAND,
-    Rig,
     bodies,
     error,
     received,
@@ -126,6 +125,48 @@ async def test_what_nobody_asks_for_is_given_back() -> None:
             assert b"new" in bodies(await received(source, 1))
 
 
+async def test_what_follows_something_held_in_its_key_is_not_given_back_before_it() -> None:
+    """Another worker would be given it at once, and it would overtake what is held here."""
+    made = [Outgoing(body=name.encode(), key=name[0]) for name in ("a1", "a2", "a3", "b1")]
+    async with rigged() as rig:
+        await rig.publish(*made, to="bills.ordered")
+        async with rig.source("bills.ordered", Demand(lease=2.0, ordered=True)) as source:
+            [head] = await source.receive(1, 2.0)
+            assert head.body == b"a1"
+            for _ in range(6):
+                await anyio.sleep(0.5)
+                await source.extend([head.receipt], 2.0)
+            counts = rig.server.counts()
+            assert (counts.nacked, counts.expired) == (1, 0), "b1 went back, what follows a1 is kept"
+            assert await source.ack([head.receipt]) == [DONE]
+            again = await received(source, 3)
+
+    assert [each.body for each in again if each.key == "a"] == [b"a2", b"a3"]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["given back", "lost"])
+@pytest.mark.parametrize("queue", ["bills.ordered", "both.ordered.exactly-once"])
+async def test_what_follows_something_that_comes_again_comes_after_it(queue: str, lost: bool) -> None:
+    """Pub/Sub brings it again; what waits here of the key is worth nothing any more, and must not go before."""
+    made = [Outgoing(body=name.encode(), key=name[0]) for name in ("a1", "b1", "a2", "a3", "b2")]
+    async with rigged(queue) as rig:
+        await rig.publish(*made, to=queue)
+        async with rig.source(queue, Demand(lease=2.0, ordered=True)) as source:
+            [head] = await source.receive(1, 2.0)
+            assert head.body == b"a1"
+            if lost:
+                until = current_time() + 2.5
+                while current_time() < until:
+                    await source.receive(0, 0.0)
+                    await anyio.sleep(0.1)
+            else:
+                await source.nack([(head.receipt, 0.0)])
+            found = await received(source, 5)
+
+    assert [each.body for each in found if each.key == "a"] == [b"a1", b"a2", b"a3"]
+    assert [each.body for each in found if each.key == "b"] == [b"b1", b"b2"]
+
+
 async def test_what_was_given_back_unseen_is_no_attempt() -> None:
     """Pub/Sub counts each time it sent it: a worker that paused would dead-letter what it never tried."""
     async with rigged() as rig:
@@ -209,27 +250,23 @@ async def test_what_is_parked_leaves_room_for_more() -> None:
         assert len(rig.trouble.of("StreamingPull")) <= 7
 
 
-class Limited:
-    """Gives streams other limits than they ask for."""
+def limited(monkeypatch: pytest.MonkeyPatch, *, messages: int, bytes: int) -> None:
+    """Let Pub/Sub hold streams to other limits than the source believes."""
+    asked = Terms.first_request
 
-    def __init__(self, rig: Rig, *, messages: int, bytes: int) -> None:
-        self._noted = rig.trouble.before
-        self._messages = messages
-        self._bytes = bytes
-        rig.trouble.before = self.before  # type: ignore[method-assign]
+    def first_request(terms: Terms) -> StreamingPullRequest:
+        request = asked(terms)
+        request.max_outstanding_messages, request.max_outstanding_bytes = messages, bytes
+        return request
 
-    async def before(self, call: Call) -> Mapping[str, str]:
-        if call.operation == "StreamingPull":
-            call.request.max_outstanding_messages = self._messages
-            call.request.max_outstanding_bytes = self._bytes
-        return await self._noted(call)
+    monkeypatch.setattr(Terms, "first_request", first_request)
 
 
-async def test_bytes_that_are_parked_leave_room_for_more() -> None:
+async def test_bytes_that_are_parked_leave_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pub/Sub counts bytes in its own way, and may stop before we would: a stream half full and quiet is replaced."""
     async with rigged() as rig:
         await rig.publish(*[bytes([n]) * 100_000 for n in range(8)])
-        Limited(rig, messages=0, bytes=150_000)
+        limited(monkeypatch, messages=0, bytes=150_000)
         async with rig.source(demand=Demand(lease=60.0, bytes=400_000)) as source:
             found = await received(source, 8)
 
@@ -237,15 +274,15 @@ async def test_bytes_that_are_parked_leave_room_for_more() -> None:
     assert len(rig.trouble.of("StreamingPull")) == 4
 
 
-async def test_a_server_without_limits_does_not_fill_the_memory() -> None:
+async def test_a_server_without_limits_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Google's emulator sends whatever there is."""
     async with rigged() as rig:
-        Limited(rig, messages=0, bytes=0)
+        limited(monkeypatch, messages=0, bytes=0)
         await rig.publish(*[b"%d" % n for n in range(1000)])
         async with rig.source(demand=Demand(lease=60.0, events=20)) as source:
             found = await received(source, 1)
             await anyio.sleep(0.3)
-            assert rig.server.counts().delivered < 400, "one stream's worth, and what was on its way"
+            assert rig.server.counts().delivered < 800, "one stream's worth, and what was on its way"
             while len(found) < 1000:
                 new = await received(source, 1)
                 await source.ack([each.receipt for each in new])

@@ -9,12 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 300.0
@@ -23,14 +21,14 @@ POLL = 0.02
 
 
 class Server:
-    """A server that runs, and a connection to send by."""
+    """A server that runs. `addresses` are those of its queues, for a worker."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         said = self._said()
         self.endpoint: str = said["endpoint"]
         self.environment: dict[str, str] = said["environment"]
-        self._door = HTTPConnection(urlsplit(self.endpoint).netloc)
+        self.addresses: dict[str, str] = said["addresses"]
 
     def _said(self) -> dict[str, Any]:
         assert self._process.stdout is not None, "it is a pipe"
@@ -44,23 +42,16 @@ class Server:
         self._process.stdin.flush()
         return self._said()
 
-    def send(self, queue: str, bodies: Sequence[str]) -> None:
-        """Up to ten messages in one call."""
-        entries = [{"Id": str(position), "MessageBody": body} for position, body in enumerate(bodies)]
-        request = {"QueueUrl": f"{self.endpoint}/000000000000/{queue}", "Entries": entries}
-        headers = {"Content-Type": "application/x-amz-json-1.0", "Authorization": "anybody"}
-        headers["X-Amz-Target"] = "AmazonSQS.SendMessageBatch"
-        self._door.request("POST", "/", json.dumps(request), headers)
-        reply = self._door.getresponse()
-        text = reply.read()
-        if reply.status != 200 or "Failed" in json.loads(text):
-            sys.exit(f"the server took no messages: {text.decode()}")
+
+Send: TypeAlias = Callable[[str, Sequence[str]], None]
+"""Puts these messages into that queue, in one call."""
+Connect: TypeAlias = Callable[[Server], Send]
 
 
 @contextmanager
-def server(*queues: str) -> Iterator[Server]:
-    """A new server, with these queues."""
-    command = [sys.executable, "-m", "bench.sqs.server", *queues]
+def server(scheme: str, *queues: str) -> Iterator[Server]:
+    """A new server of the adapter for `scheme`, with these queues."""
+    command = [sys.executable, "-m", "bench.cloud.server", scheme, *queues]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Server(process)
 

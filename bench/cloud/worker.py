@@ -1,17 +1,14 @@
-"""The worker, as a user runs it: `python -m bench.sqs.worker QUEUE HANDLER [IN_FLIGHT]`."""
+"""The worker, as a user runs it: `python -m bench.cloud.worker ADDRESS HANDLER [IN_FLIGHT]`."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bench.sqs.meter import peak, report, used
-from bench.sqs.payload import Order
+from bench.cloud.meter import peak, report, used
+from bench.cloud.payload import Order, late, note
 from eventkit import Batch, BatchHandler, Event, FlowLimits, Handler, Worker, run
-
-late: list[float] = []
 
 
 class Metered:
@@ -39,16 +36,16 @@ class Batches(Metered, BatchHandler[Order]):
 
 class Note(Metered, Handler[Order]):
     async def handle(self, event: Event[Order]) -> None:
-        """How long it was on its way, ms."""
-        late.append((time.time() - event.data.sent) * 1000)
+        """How long it was on its way."""
+        await note(event.data)
 
 
-def main(queue: str, name: str, in_flight: str = "") -> None:
+def main(address: str, name: str, in_flight: str = "") -> None:
     """Consume until SIGTERM."""
     kinds: dict[str, type[Single | Batches | Note]] = {"Single": Single, "Batches": Batches, "Note": Note}
     handler = kinds[name]()
     limits = FlowLimits(in_flight=int(in_flight)) if in_flight else None
-    code = run(Worker(f"sqs://{queue}", handler, limits=limits))
+    code = run(Worker(address, handler, limits=limits))
     report(handler.cpu, peak(), late=late)
     sys.exit(code)
 

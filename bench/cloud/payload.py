@@ -1,6 +1,8 @@
-"""The one message of this bench: 200 bytes of JSON."""
+"""The one message of these benchmarks, 200 bytes of JSON, and what is done with it by hand."""
 
 from __future__ import annotations
+
+import time
 
 import msgspec
 
@@ -26,3 +28,18 @@ def body(sent: float = 0.0) -> str:
 
 
 decode = msgspec.json.Decoder(Order).decode
+
+late: list[float] = []
+"""How long each message was on its way, ms."""
+
+
+async def nothing(order: Order) -> None:
+    """Do nothing."""
+
+
+async def note(order: Order) -> None:
+    """Add to `late`."""
+    late.append((time.time() - order.sent) * 1000)
+
+
+HANDLERS = {"nothing": nothing, "note": note}
