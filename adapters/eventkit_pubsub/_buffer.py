@@ -50,6 +50,16 @@ class Group:
             self.unseen.add(gone)
         return [each.ack_id for each in gone]
 
+    def absorbs(self, other: Group) -> bool:
+        """Take over the messages of a group of the same stream; False for another."""
+        if other.stream is not self.stream:
+            return False
+        size = len(self.messages) * self.share + len(other.messages) * other.share
+        self.messages = self.messages + other.messages
+        self.share = size / max(1, len(self.messages))
+        self.leased_until = min(self.leased_until, other.leased_until)
+        return True
+
     def drop_all(self) -> None:
         """Forget what is left of it."""
         self.drop(lambda _: True)

@@ -13,13 +13,13 @@ from google.pubsub_v1 import SubscriberAsyncClient
 from google.pubsub_v1.types import StreamingPullRequest
 
 from eventkit.errors import AdapterError, ConnectionLost
-from eventkit.spi import DONE, LOST
 from eventkit_pubsub._bell import Bell
 from eventkit_pubsub._buffer import Buffer, Group, Taken
 from eventkit_pubsub._config import Place
 from eventkit_pubsub._errors import translated_errors
 from eventkit_pubsub._hold import Held
-from eventkit_pubsub._leases import MOST_IDS, Leases
+from eventkit_pubsub._keeping import Keeper
+from eventkit_pubsub._leases import Leases
 from eventkit_pubsub._pulse import Pulse
 from eventkit_pubsub._stream import LAST_WORDS, Stream
 from eventkit_pubsub._unseen import Unseen
@@ -67,7 +67,7 @@ class Intake:
     def __init__(self, client: SubscriberAsyncClient, place: Place, leases: Leases, terms: Terms) -> None:
         self._client = client
         self._place = place
-        self._leases = leases
+        self._keeper = Keeper(leases, terms.lease)
         self._terms = terms
         self.unseen = Unseen()
         self.held = Held()
@@ -91,6 +91,7 @@ class Intake:
         raised: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._open_as_asked)
+            tasks.start_soon(self._watch)
             tasks.start_soon(self._look_after)
             if self._terms.receipts:
                 tasks.start_soon(self._confirm_receipts)
@@ -235,76 +236,51 @@ class Intake:
             group.stream.half_close()
 
     async def _confirm_receipts(self) -> None:
+        """Lease what has arrived once more; what cannot be is not handed over, and comes again."""
         while True:
             while self._unconfirmed:
                 group = self._confirming = self._unconfirmed.popleft()
+                while self._unconfirmed and group.absorbs(self._unconfirmed[0]):
+                    self._unconfirmed.popleft()
                 try:
-                    await self._confirm(group)
+                    if await self._keeper.extend(group):
+                        self._keep(group)
+                    else:
+                        group.drop_all()
                 finally:
                     self._confirming = None
                 self._news.ring()
             await self._came.wait()
 
-    async def _confirm(self, group: Group) -> None:
-        """Lease these once more; what cannot be is not handed over, and comes again."""
-        if await self._extend(group) and group.messages:
-            self._keep(group)
-        else:
-            group.drop_all()
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(TICK)
+            now = current_time()
+            stood_still = self._pulse.beat(now)
+            if self._stream is not None:
+                self._stream.check(now, excused=stood_still)
 
     async def _look_after(self) -> None:
-        tick = min(TICK, self._terms.lease / 6)
         while True:
-            await anyio.sleep(tick)
+            await anyio.sleep(min(TICK, self._terms.lease / 6))
             now = current_time()
-            self._pulse.beat(now)
-            if self._stream is not None:
-                self._stream.check(now)
-            if self._takers or (not self._stopped and now < self._asked_at + self._terms.lease / 3):
-                await self._extend_all(now)
-            else:
+            if not self._takers and (self._stopped or now > self._asked_at + self._terms.lease / 3):
                 if self._stream is not None:
                     self._stream.half_close()
                 await self._give_back()
-                await self._extend_all(now)
-
-    async def _extend_all(self, now: float) -> None:
-        for group in self._buffer:
-            if group.messages and group.leased_until < now + self._terms.lease / 2:
-                await self._extend(group)
-
-    async def _extend(self, group: Group) -> bool:
-        """Whether all that is left of the group has its new lease; what is lost is left out of it."""
-        asked_at, ack_ids = current_time(), group.ack_ids
-        results = []
-        try:
-            for start in range(0, len(ack_ids), MOST_IDS):
-                some = ack_ids[start : start + MOST_IDS]
-                results += await self._leases.set("extend leases in", some, self._terms.lease)
-        except AdapterError:
-            return False  # until its lease ends it is tried again
-        if LOST in results:
-            lost = {id for id, result in zip(ack_ids, results, strict=True) if result is LOST}
-            group.drop(lambda each: each.ack_id in lost)
-        if any(result not in {DONE, LOST} for result in results):
-            return False
-        group.leased_until = asked_at + self._terms.lease
-        return True
+            for group in self._buffer:
+                if group.messages and group.leased_until < now + self._terms.lease / 2:
+                    await self._keeper.extend(group)
 
     async def _give_back(self) -> None:
-        """Give back what nobody took; what Pub/Sub does not take back comes again when its lease ends.
+        """Give back what nobody took.
 
         But not what follows, in its key, something that is still held: given to another worker it would overtake that.
         Its lease is kept while there is somebody to keep it.
         """
         self.recalled(self.held.lost(current_time()))
         held = self.held.keys()
-        ack_ids = self._buffer.drop(lambda each: each.message.ordering_key not in held)
-        for start in range(0, len(ack_ids), MOST_IDS):
-            try:
-                await self._leases.set("nack in", ack_ids[start : start + MOST_IDS], 0)
-            except AdapterError:
-                return
+        await self._keeper.give_back(self._buffer.drop(lambda each: each.message.ordering_key not in held))
 
     async def _empty(self) -> None:
         """After a stop: wait for the end of the stream, and give back what it brought."""

@@ -21,12 +21,12 @@ class Pulse:
         self._gap = 0.0
         self._caught_up = now
 
-    def beat(self, now: float) -> None:
-        """The loop runs."""
-        gap = now - self._last
+    def beat(self, now: float) -> bool:
+        """The loop runs. Whether it stood still before."""
+        gap, self._last = now - self._last, now
         if gap > LATE:
             self._gap, self._caught_up = gap, now + CATCHING_UP
-        self._last = now
+        return gap > LATE
 
     def waited(self, now: float) -> float:
         """Seconds that what arrives now may have waited."""

@@ -80,8 +80,13 @@ class Stream:
             self._closed_at = current_time()
             self._closing.set()
 
-    def check(self, now: float) -> None:
-        """End it if it is dead, or takes too long to end. Idempotent."""
+    def check(self, now: float, *, excused: bool = False) -> None:
+        """End it if it is dead, or takes too long to end. Idempotent.
+
+        Its silence is `excused` if nobody could listen.
+        """
+        if excused:
+            self._heard_at = now
         overdue = self._closed_at is not None and now > self._closed_at + LAST_WORDS
         if self._reading is not None and (overdue or now > self._heard_at + SILENCE):
             self._reading.cancel()

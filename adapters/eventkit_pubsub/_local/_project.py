@@ -215,11 +215,12 @@ def why_not_pulled(subscription: LocalSubscription) -> PubsubError | None:
     config = subscription.config
     if config.detached:
         return wrong_state("The subscription is detached from its topic: it cannot be pulled from.")
-    kinds: Mapping[str, bool] = {
-        "push": bool(config.push_config.push_endpoint),
-        "BigQuery": config.HasField("bigquery_config") and bool(config.bigquery_config.table),
-        "Cloud Storage": config.HasField("cloud_storage_config") and bool(config.cloud_storage_config.bucket),
-        "Bigtable": config.HasField("bigtable_config") and bool(config.bigtable_config.table),
+    kinds: Mapping[str, str] = {
+        "push": config.push_config.push_endpoint,
+        "BigQuery": config.bigquery_config.table,
+        "Cloud Storage": config.cloud_storage_config.bucket,
+        # Older versions of the SDK do not know it.
+        "Bigtable": getattr(getattr(config, "bigtable_config", None), "table", ""),
     }
-    kind = next((kind for kind, there in kinds.items() if there), None)
+    kind = next((kind for kind, target in kinds.items() if target), None)
     return wrong_state(f"This method is not supported for the {kind} subscription type.") if kind else None

@@ -102,6 +102,20 @@ async def test_a_group_keeps_what_still_has_a_lease() -> None:
     assert rig.stream.outstanding == 2
 
 
+async def test_groups_of_a_stream_can_be_one() -> None:
+    """One call confirms them all; what they count for stays the same."""
+    rig, other = Rig(), Rig()
+    first = Group(messages("a", "b"), 2.0, rig.stream, 20.0, rig.unseen)
+    second = Group(messages("c"), 5.0, rig.stream, 10.0, rig.unseen)
+    rig.stream.arrived(3, 9.0)
+
+    assert not first.absorbs(Group(messages("x"), 1.0, other.stream, 10.0, other.unseen))
+    assert first.absorbs(second)
+    assert (first.ack_ids, first.leased_until) == (["ack-a", "ack-b", "ack-c"], 10.0)
+    first.drop_all()
+    assert (rig.stream.outstanding, rig.stream.outstanding_bytes) == (0, 0.0)
+
+
 def test_what_was_unseen_is_remembered_within_bounds() -> None:
     """A worker lives for months; the oldest go first."""
     unseen = Unseen()
@@ -115,11 +129,11 @@ def test_what_was_unseen_is_remembered_within_bounds() -> None:
 def test_what_arrives_after_a_standstill_has_waited_since_it_began() -> None:
     """For a moment longer: several responses may have waited."""
     pulse = Pulse(0.0)
-    pulse.beat(0.5)
+    assert not pulse.beat(0.5)
     assert pulse.waited(0.6) == 1.0
 
     assert pulse.waited(8.0) == 7.5, "before the first beat after it"
-    pulse.beat(8.5)
+    assert pulse.beat(8.5)
     assert pulse.waited(8.6) == 8.0
     assert pulse.waited(9.4) == 8.0
     pulse.beat(9.0)

@@ -454,7 +454,8 @@ async def test_a_quiet_stream_is_left_alone() -> None:
 ONCE = "sums.exactly-once"
 
 
-async def test_with_exactly_once_delivery_only_what_can_be_leased_is_handed_over() -> None:
+@pytest.mark.parametrize("reason", ["PERMANENT_FAILURE_INVALID_ACK_ID", "TRANSIENT_FAILURE_INTERNAL"])
+async def test_with_exactly_once_delivery_only_what_can_be_leased_is_handed_over(reason: str) -> None:
     """A message whose lease cannot be extended is, or will be, somebody else's: it would run twice."""
     async with rigged() as rig:
         await rig.publish(b"a", b"b", b"c", to=ONCE)
@@ -462,7 +463,7 @@ async def test_with_exactly_once_delivery_only_what_can_be_leased_is_handed_over
 
         def refuse_the_second(id: str) -> str | None:
             seen.append(id)
-            return "PERMANENT_FAILURE_INVALID_ACK_ID" if len(seen) == 2 else None
+            return reason if len(seen) == 2 else None
 
         rig.trouble.ids["ModifyAckDeadline"] = refuse_the_second
         async with rig.source(ONCE) as source:
