@@ -22,7 +22,7 @@ clouds: $(STAMP) ## run the demo on the local server of each cloud
 	@for cloud in $(CLOUDS); do $(BIN)/python examples/quakes/demo.py $$cloud || exit 1; done
 
 test: $(STAMP) ## run the tests (all but the heavy ones, which .ci/run adds)
-	@$(BIN)/python -m pytest -q -m "not heavy" -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -q -m "not heavy" -n auto --dist loadfile
 
 lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check

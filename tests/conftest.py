@@ -13,3 +13,8 @@ from hypothesis import settings
 # No deadline: a busy machine is no failure, and 20 s a test is the limit. In CI the same examples each time.
 settings.register_profile("eventkit", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("eventkit")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: half of the time of these tests is waiting, for leases and real processes."""
+    return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1)
