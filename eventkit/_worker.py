@@ -244,10 +244,12 @@ class Worker:
         adapter = self._adapter or adapter_for(self.address)
         source = await stack.enter_async_context(adapter.open_source(self.address, self.options.demand()))
         native = isinstance(source, NativeDeadLetter)
+        for warning in source.info.warnings:  # they may explain a problem
+            emit(WorkerWarning(warning=warning))
         problems = list(self.options.source_problems(source.info, native_dead_letter=native))
         if problems:
             raise UnsupportedByAdapter(*problems)
-        for warning in (*source.info.warnings, *self.options.source_warnings(source.info)):
+        for warning in self.options.source_warnings(source.info):
             emit(WorkerWarning(warning=warning))
         if self._letters is None and self.options.dead_letter is None and not native:
             self._letters = Address.parse(source.info.dead_letters or "")

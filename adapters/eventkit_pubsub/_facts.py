@@ -146,6 +146,11 @@ def warnings(place: Place, facts: Facts, way: Way, *, ordered: bool) -> Iterator
             f"{place.address} has message ordering, and the worker keeps no order: events of a key may be handled side "
             'by side; set ordering = "key"'
         )
+    if facts.dead_letters is None:
+        yield (
+            f"{place.address} has no dead-letter policy, and Pub/Sub counts deliveries only with one: give it one "
+            "(gcloud pubsub subscriptions update --dead-letter-topic --max-delivery-attempts)"
+        )
     if facts.retry is not None:
         minimum, maximum = facts.retry
         yield (

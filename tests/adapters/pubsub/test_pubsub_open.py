@@ -63,6 +63,8 @@ async def test_without_a_dead_letter_policy_nothing_is_counted() -> None:
             info = source.info
 
     assert (info.traits.delivery_count, info.traits.native_receive_limit, info.dead_letters) == ("none", None, None)
+    [warning] = info.warnings
+    assert "has no dead-letter policy, and Pub/Sub counts deliveries only with one: give it one" in warning
     assert delivery.delivery_count is None
 
 
@@ -77,7 +79,8 @@ async def test_without_a_dead_letter_policy_nothing_is_counted() -> None:
 async def test_settings_that_surprise_are_told(settings: dict[str, Any], told: str) -> None:
     """A retry comes later than the worker says; an event never comes at all."""
     async with rigged() as rig:
-        request = {"name": subscription("other"), "topic": topic("orders"), **settings}
+        policy = {"dead_letter_topic": topic("orders-dlq"), "max_delivery_attempts": 9}
+        request = {"name": subscription("other"), "topic": topic("orders"), "dead_letter_policy": policy, **settings}
         await rig.subscriber.create_subscription(request=request)
         async with rig.source("other") as source:
             [warning] = source.info.warnings
@@ -247,7 +250,7 @@ def test_promises_of_one_region_want_its_endpoint(endpoint: str | None, facts: A
     place = Place.from_address(Address.parse("pubsub://shop/orders"), "subscriptions")
     way = Way(endpoint, object(), "shop")
 
-    found = [*warnings(place, Facts(path="p", topic="t", **facts), way, ordered=True)]
+    found = [*warnings(place, Facts(path="p", topic="t", dead_letters="d", **facts), way, ordered=True)]
 
     assert len(found) == len(told)
     assert all(part in warning for part, warning in zip(told, found, strict=True))
