@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -71,7 +72,11 @@ def places(endpoint: str, *, exactly_once: bool) -> Callable[[Path], AbstractAsy
                 await publisher.create_topic(name=topic)
             policy = {"dead_letter_topic": topics[f"{name}-dlq"], "max_delivery_attempts": 100}
             for each, more in ((name, {"dead_letter_policy": policy}), (f"{name}-dlq", {})):
-                request = {"name": f"projects/{PROJECT}/subscriptions/{each}", "topic": topics[each], **more}
+                request: dict[str, Any] = {
+                    "name": f"projects/{PROJECT}/subscriptions/{each}",
+                    "topic": topics[each],
+                    **more,
+                }
                 request |= {"enable_exactly_once_delivery": exactly_once and each == name}
                 await subscriber.create_subscription(request=request)
         assert upstream.hostname is not None, "an endpoint is a URL"
