@@ -29,6 +29,8 @@ from eventkit_pubsub._config import Place
 _Code = grpc.StatusCode
 _LOST_ON_THE_WAY: Final = frozenset({_Code.CANCELLED, _Code.DEADLINE_EXCEEDED, _Code.UNAVAILABLE, _Code.UNKNOWN})
 _PASSING: Final = frozenset({_Code.ABORTED, _Code.INTERNAL})
+_UNSIGNED: Final = "Getting metadata from plugin failed"
+"""How gRPC says that it could not get a token, for a call that it did not make."""
 _SLOW_DOWN: Final = 1.0
 """Seconds to wait after Pub/Sub asked for less; it names none itself."""
 _PERMISSIONS: Final = (
@@ -64,6 +66,8 @@ def error_of(exc: GoogleAPICallError | RetryError, what: str, place: Place) -> A
             return AccessDenied(f"{what}: the credentials are not accepted ({told}); they may have expired")
         case _Code.RESOURCE_EXHAUSTED:
             return Throttled(f"{what}: Pub/Sub asks for fewer calls ({told})", retry_after=_SLOW_DOWN)
+        case _Code.UNAVAILABLE if _UNSIGNED in told:
+            return TransientAdapterError(f"{what}: credentials could not be fetched ({told})")
         case None:
             return ConnectionLost(f"{what}: {told}")
     if code in _LOST_ON_THE_WAY:

@@ -19,9 +19,10 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncI
 
 from eventkit.testing import FaultProxy
 from tests.adapters.contract.cases import CASES
+from tests.adapters.contract.lines import ProxyLine
 from tests.adapters.contract.results import Case, Report
 from tests.adapters.contract.run import run
-from tests.adapters.contract.variant import Place, Variant, Verb
+from tests.adapters.contract.variant import Place, Variant
 from tests.conformance.pubsub_emulator import emulator, why_not
 
 pytestmark = [
@@ -38,23 +39,6 @@ DEVIATIONS = {
     "a_connection_lost_in_settling_heals": _DEAD_STREAM,
 }
 """Name of a case that the emulator lets fail -> what it does that Pub/Sub does not."""
-
-
-class Line:
-    """Loses connections; single answers cannot be lost."""
-
-    def __init__(self, proxy: FaultProxy) -> None:
-        self._proxy = proxy
-
-    async def lose(self) -> None:
-        self._proxy.refuse()
-        self._proxy.reset()
-
-    async def heal(self) -> None:
-        self._proxy.heal()
-
-    def lose_answer(self, verb: Verb) -> bool:
-        return False
 
 
 def places(endpoint: str, *, exactly_once: bool) -> Callable[[Path], AbstractAsyncContextManager[Place]]:
@@ -89,7 +73,7 @@ def places(endpoint: str, *, exactly_once: bool) -> Callable[[Path], AbstractAsy
                 sink=beside,
                 beside=beside,
                 dead_letters=f"pubsub://{PROJECT}/{name}-dlq?endpoint={endpoint}",
-                line=Line(proxy),
+                line=ProxyLine(proxy),  # which cannot lose single answers
             )
 
     return place

@@ -13,6 +13,7 @@ from eventkit_pubsub import adapter
 from eventkit_pubsub._local import Call, Faults, PubsubError, serve
 
 from eventkit.testing import FaultProxy
+from tests.adapters.contract.lines import ProxyLine
 from tests.adapters.contract.variant import Counts, Place, Variant, Verb
 
 
@@ -53,28 +54,6 @@ def _verb(call: Call) -> Verb | None:
     return None
 
 
-class PubsubLine:
-    """Loses the connections that lead through a proxy, and answers of the server behind it."""
-
-    def __init__(self, proxy: FaultProxy, answers: LostAnswers) -> None:
-        self._proxy = proxy
-        self._answers = answers
-
-    async def lose(self) -> None:
-        """See `Line`."""
-        self._proxy.refuse()
-        self._proxy.reset()
-
-    async def heal(self) -> None:
-        """See `Line`."""
-        self._proxy.heal()
-
-    def lose_answer(self, verb: Verb) -> bool:
-        """See `Line`."""
-        self._answers.lose(verb)
-        return True
-
-
 def pubsub_place(suffix: str) -> Callable[[Path], AbstractAsyncContextManager[Place]]:
     """Places at a server each, so that counts and connections are those of one case."""
 
@@ -98,7 +77,7 @@ def pubsub_place(suffix: str) -> Callable[[Path], AbstractAsyncContextManager[Pl
                     sink=beside,
                     beside=beside,
                     dead_letters=f"{server.dead_letters(queue)}?endpoint={server.endpoint}",
-                    line=PubsubLine(proxy, answers),
+                    line=ProxyLine(proxy, answers.lose),
                     counts=counts,
                 )
 

@@ -12,6 +12,7 @@ from eventkit_sqs import adapter
 
 from eventkit.spi import LocalServer
 from eventkit.testing import FaultProxy
+from tests.adapters.contract.lines import ProxyLine
 from tests.adapters.contract.variant import Counts, Place, Variant, Verb
 
 REGION: Final = "eu-north-1"
@@ -23,28 +24,6 @@ ACTIONS: Final[Mapping[Verb, bytes]] = {
     "nack": b"AmazonSQS.ChangeMessageVisibility",
     "dead_letter": b"AmazonSQS.SendMessage",
 }
-
-
-class ProxyLine:
-    """Loses the connections that lead through a proxy."""
-
-    def __init__(self, proxy: FaultProxy, actions: Mapping[Verb, bytes]) -> None:
-        self._proxy = proxy
-        self._actions = actions
-
-    async def lose(self) -> None:
-        """See `Line`."""
-        self._proxy.refuse()
-        self._proxy.reset()
-
-    async def heal(self) -> None:
-        """See `Line`."""
-        self._proxy.heal()
-
-    def lose_answer(self, verb: Verb) -> bool:
-        """See `Line`."""
-        self._proxy.lose_reply(when=self._actions[verb])
-        return True
 
 
 def sqs_place(suffix: str) -> Callable[[Path], AbstractAsyncContextManager[Place]]:
@@ -73,7 +52,7 @@ def sqs_place(suffix: str) -> Callable[[Path], AbstractAsyncContextManager[Place
                     sink=address(queue, server.endpoint),
                     beside=address(queue, server.endpoint),
                     dead_letters=address(dead, server.endpoint),
-                    line=ProxyLine(proxy, ACTIONS),
+                    line=ProxyLine(proxy, lambda verb: proxy.lose_reply(when=ACTIONS[verb])),
                     counts=counts,
                 )
 

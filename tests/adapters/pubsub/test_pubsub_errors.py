@@ -92,6 +92,19 @@ def test_what_the_sdk_says_has_one_meaning(error: Exception, kind: type[AdapterE
     assert raised.value.__cause__ is error
 
 
+def test_a_token_that_cannot_be_had_is_no_network_that_is_down() -> None:
+    """It comes as UNAVAILABLE; "nobody answers" would send people to the wrong place."""
+    error = failed("UNAVAILABLE", "Getting metadata from plugin failed with error: Reauthentication is needed.")
+
+    with (
+        pytest.raises(TransientAdapterError, match=r"credentials could not be fetched .*Reauthentication") as raised,
+        translated_errors("ack in", PLACE),
+    ):
+        raise error
+
+    assert not isinstance(raised.value, ConnectionLost)
+
+
 def test_what_is_said_of_single_ids_has_one_meaning() -> None:
     """Those that are not named were settled: with exactly-once delivery a call fails for the sake of one."""
     reasons = {
