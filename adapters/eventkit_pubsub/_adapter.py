@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from google.pubsub_v1 import PublisherAsyncClient
 
-from eventkit.errors import AccessDenied, ConnectionLost, EventKitError, SourceNotFound
+from eventkit.errors import ConnectionLost, EventKitError, PermanentAdapterError, SourceNotFound
 from eventkit.spi import Address, Demand, LocalPlace, Sink, Source, SourceInfo
 from eventkit_pubsub._config import Place
 from eventkit_pubsub._errors import translated_errors
@@ -94,8 +94,6 @@ async def _require_topic(client: PublisherAsyncClient, place: Place, way: Way, t
     try:
         with translated_errors("find", place):
             await answered(client.get_topic(request={"topic": topic}, **ONCE))
-    except AccessDenied:
-        return  # to publish, one need not be allowed to look
     except SourceNotFound as exc:
         raise SourceNotFound(
             f"there is no topic {place.name} in project {way.project}{way.shown}: create it, or correct project or "
@@ -103,6 +101,8 @@ async def _require_topic(client: PublisherAsyncClient, place: Place, way: Way, t
         ) from exc.__cause__
     except ConnectionLost as exc:
         raise unreachable(place, way, exc) from exc.__cause__
+    except PermanentAdapterError:
+        return  # to publish, one need not be allowed to look
 
 
 async def _topic_of(place: Place, way: Way) -> str:

@@ -216,10 +216,11 @@ async def test_a_server_that_knows_no_permissions_is_believed_to_grant_them() ->
             assert source.info.warnings == ()
 
 
-async def test_a_sink_needs_no_permission_to_look_at_its_topic() -> None:
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNIMPLEMENTED"])
+async def test_a_sink_needs_no_permission_to_look_at_its_topic(code: str) -> None:
     """A producer that may only publish is common, and good practice."""
     async with rigged() as rig:
-        rig.trouble.errors = {"GetTopic": error("PERMISSION_DENIED")}
+        rig.trouble.errors = {"GetTopic": error(code)}
         async with rig.sink() as sink:
             assert await sink.publish([Outgoing(body=b"{}")]) == [DONE]
 
