@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import anyio
@@ -206,6 +206,30 @@ class BreaksWhenCancelled(Passing):
         except anyio.get_cancelled_exc_class():
             self._broken = True
             raise
+
+
+class _Cut(Exception):
+    """What a client raises when a call of its own is cancelled."""
+
+
+class EndsWithACancelledCall(Passing):
+    """A cancelled ack ends the context, and whoever works in it, and nobody is told."""
+
+    fails = ("a_cancelled_call_leaves_the_source_usable",)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, inner: NativeMemorySource, demand: Demand, adapter: MemoryAdapter, broker: str
+    ) -> AsyncIterator[Self]:
+        with suppress(_Cut):
+            yield cls(inner, demand, adapter, broker)
+
+    async def ack(self, receipts: Sequence[Receipt]) -> Sequence[Settled]:
+        try:
+            return await super().ack(receipts)
+        except anyio.get_cancelled_exc_class():
+            raise _Cut from None
 
 
 class SettlesNothingAfterStop(Passing):

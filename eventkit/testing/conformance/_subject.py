@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 import msgspec
@@ -14,6 +14,8 @@ from anyio import current_time
 from eventkit.spi import DONE, Delivery, Extended, Outgoing, Sink, Source, Traits
 from eventkit.testing.conformance._results import Check, NonConformance, NotApplicable, TooSlow
 from eventkit.testing.conformance._terms import Place, Terms
+
+T = TypeVar("T")
 
 _PAUSE = 0.01  # after a receive that took no time: it must pass, also where it jumps
 
@@ -45,11 +47,23 @@ class Subject:
             events=events or self.terms.demand.events,
             ordered=self.terms.ordered,
         )
-        return self.terms.adapter.open_source(self.place.source, demand)
+        return self._whole(self.terms.adapter.open_source(self.place.source, demand))
 
     def sink(self) -> AbstractAsyncContextManager[Sink]:
         """A sink at the place."""
-        return self.terms.adapter.open_sink(self.place.sink)
+        return self._whole(self.terms.adapter.open_sink(self.place.sink))
+
+    @asynccontextmanager
+    async def _whole(self, opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+        """What is done in the context is done to its end, or an error says why not.
+
+        A task group of the adapter may take for its own what cancels somebody else: its user would be cut off, untold.
+        """
+        ended = False
+        async with opening as opened:
+            yield opened
+            ended = True
+        self.expect(ended, "the context of a source or sink cut off what was done in it, and raised nothing")
 
     @property
     def long_lease(self) -> float:
