@@ -323,6 +323,16 @@ async def test_streams_that_end_all_the_time_lose_nothing_and_tell_nothing() -> 
     assert len(rig.trouble.of("StreamingPull")) < 15
 
 
+async def test_a_stream_that_brought_something_has_not_failed_however_short_it_was() -> None:
+    """Told as a failure, it would hold up the next receive for nothing."""
+    async with rigged() as rig, rig.source() as source:
+        for name in (b"a", b"b", b"c"):
+            await rig.publish(name)
+            assert bodies(await received(source, 1)) == [name]
+            rig.server.end_streams()
+            assert await source.receive(1, 0.05) == []
+
+
 async def test_a_stream_that_a_proxy_cancels_is_reopened() -> None:
     """GRPC has one word for our own cancellation and for another's; the task that reads must not end by it."""
     async with rigged() as rig, rig.source() as source:
