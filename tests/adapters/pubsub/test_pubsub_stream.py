@@ -167,6 +167,21 @@ async def test_what_follows_something_that_comes_again_comes_after_it(queue: str
     assert [each.body for each in found if each.key == "b"] == [b"b1", b"b2"]
 
 
+async def test_what_comes_again_is_not_taken_for_what_it_replaces() -> None:
+    """It may be here before anybody asks again: what waited is forgotten first."""
+    made = [Outgoing(body=name, key="a") for name in (b"a1", b"a2")]
+    async with rigged() as rig:
+        await rig.publish(*made, to="bills.ordered")
+        async with rig.source("bills.ordered", Demand(lease=10.0, ordered=True)) as source:
+            [head] = await source.receive(1, 2.0)
+            head.receipt.mark.leased_until = 0.0  # its lease is over ...
+            source._intake.held._first_end = 0.0  # type: ignore[attr-defined]
+            request = {"subscription": subscription("bills.ordered"), "ack_ids": [head.receipt.ack_id]}
+            await rig.subscriber.modify_ack_deadline(request=request | {"ack_deadline_seconds": 0})  # ... there too
+            await anyio.sleep(0.3)
+            assert bodies(await received(source, 2)) == [b"a1", b"a2"]
+
+
 async def test_what_was_given_back_unseen_is_no_attempt() -> None:
     """Pub/Sub counts each time it sent it: a worker that paused would dead-letter what it never tried."""
     async with rigged() as rig:
