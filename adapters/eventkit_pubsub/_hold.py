@@ -44,6 +44,10 @@ class Held:
         self._first_end = min(self._first_end, leased_until)
         return mark
 
+    def forget(self, mark: Mark) -> None:
+        """It is in nobody's hands any more."""
+        self._marks.discard(mark)
+
     def settle(self, holds: Iterable[Hold], results: Sequence[Settled]) -> None:
         """What is done counts against no stream, and holds no key, any more."""
         for hold, result in zip(holds, results, strict=True):
@@ -54,7 +58,7 @@ class Held:
             stream.outstanding -= 1
             stream.outstanding_bytes -= hold.share
             if hold.mark is not None:
-                self._marks.discard(hold.mark)
+                self.forget(hold.mark)
 
     def keys(self) -> set[str]:
         """Of what is not settled."""

@@ -148,6 +148,10 @@ class Intake:
         waiting = [*self._unconfirmed, *([self._confirming] if self._confirming is not None else ())]
         return self._buffer.drop(behind) + [ack_id for group in waiting for ack_id in group.drop(behind)]
 
+    async def give_back(self, keys: set[str]) -> None:
+        """Give back what waits here of these keys: something before it was lost. Some may have come again already."""
+        await self._keeper.give_back(self.recalled(keys))
+
     def stop(self) -> None:
         """Receive no more; what is on its way can still be taken. Idempotent."""
         self._stopped = True
@@ -267,12 +271,12 @@ class Intake:
             if not self._takers and (self._stopped or now > self._asked_at + self._terms.lease / 3):
                 if self._stream is not None:
                     self._stream.half_close()
-                await self._give_back()
+                await self._give_back_unasked()
             for group in self._buffer:
                 if group.messages and group.leased_until < now + self._terms.lease / 2:
                     await self._keeper.extend(group)
 
-    async def _give_back(self) -> None:
+    async def _give_back_unasked(self) -> None:
         """Give back what nobody took.
 
         But not what follows, in its key, something that is still held: given to another worker it would overtake that.
@@ -286,4 +290,4 @@ class Intake:
         """After a stop: wait for the end of the stream, and give back what it brought."""
         while not self._ended:
             await self._news.wait(current_time() + LAST_WORDS)
-        await self._give_back()
+        await self._give_back_unasked()

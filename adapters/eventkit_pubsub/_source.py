@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from anyio import current_time
 from anyio.lowlevel import checkpoint
 
-from eventkit.spi import DONE, Delivery, Extended, Receipt, Settled, SourceInfo
+from eventkit.spi import DONE, LOST, Delivery, Extended, Receipt, Settled, SourceInfo
 from eventkit_pubsub._buffer import Taken
 from eventkit_pubsub._content import delivery_of
 from eventkit_pubsub._hold import Hold
@@ -74,9 +74,14 @@ class PubsubSource:
             return [Settled.refused(f"lease of {lease:g} s: must be above 0 s")] * len(receipts)
         results = await self._leases.set("extend leases in", [hold.ack_id for hold in receipts], seconds)
         extended = Extended(asked_at + seconds)
+        lost: set[str] = set()
         for hold, result in zip(receipts, results, strict=True):
-            if hold.mark is not None:
-                hold.mark.leased_until = extended.until if result is DONE else asked_at
+            if hold.mark is not None and result is DONE:
+                hold.mark.leased_until = extended.until
+            elif hold.mark is not None and result is LOST:
+                self._intake.held.forget(hold.mark)
+                lost.add(hold.mark.key)
+        await self._intake.give_back(lost)
         return [extended if result is DONE else result for result in results]
 
     def stop(self) -> None:

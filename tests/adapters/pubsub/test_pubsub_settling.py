@@ -8,8 +8,8 @@ import pytest
 from anyio import current_time
 
 from eventkit.errors import ConnectionLost
-from eventkit.spi import DONE, LOST, UNKNOWN, Delivery, Extended, Outgoing, Settled, SettledKind, Source
-from tests.adapters.pubsub.adapter_support import bodies, error, received, rigged
+from eventkit.spi import DONE, LOST, UNKNOWN, Delivery, Demand, Extended, Outgoing, Settled, SettledKind, Source
+from tests.adapters.pubsub.adapter_support import bodies, error, received, rigged, subscription
 
 EXACTLY_ONCE = "sums.exactly-once"
 OPERATIONS = ["Acknowledge", "ModifyAckDeadline"]
@@ -182,3 +182,31 @@ async def test_an_event_of_an_ordered_key_comes_again_with_those_behind_it() -> 
             again = await received(source, 3)
 
     assert bodies(again) == [b"a1", b"a2", b"a3"]
+
+
+async def test_an_extension_that_is_throttled_is_no_lease_that_is_lost() -> None:
+    """The key is in hand all the same: what follows in it stays behind."""
+    made = [Outgoing(body=name, key="a") for name in (b"a1", b"a2")]
+    async with rigged() as rig:
+        await rig.publish(*made, to="bills.ordered")
+        async with rig.source("bills.ordered") as source:
+            [head] = await source.receive(1, 2.0)
+            rig.trouble.errors["ModifyAckDeadline"] = error("RESOURCE_EXHAUSTED")
+            [result] = await source.extend([head.receipt], 10.0)
+            rig.trouble.errors.clear()
+            assert isinstance(result, Settled)
+            assert result.kind is SettledKind.RETRY
+            assert bodies(await received(source, 1)) == [b"a2"]
+
+
+async def test_a_lease_that_is_lost_is_known_at_once() -> None:
+    """What waits here of its key comes again after it."""
+    made = [Outgoing(body=name, key="a") for name in (b"a1", b"a2")]
+    async with rigged("both.ordered.exactly-once") as rig:
+        await rig.publish(*made, to="both.ordered.exactly-once")
+        async with rig.source("both.ordered.exactly-once", Demand(lease=30.0, ordered=True)) as source:
+            [head] = await source.receive(1, 2.0)
+            request = {"subscription": subscription("both.ordered.exactly-once"), "ack_ids": [head.receipt.ack_id]}
+            await rig.subscriber.modify_ack_deadline(request=request | {"ack_deadline_seconds": 0})
+            assert await source.extend([head.receipt], 30.0) == [LOST]
+            assert bodies(await received(source, 2)) == [b"a1", b"a2"]

@@ -113,6 +113,24 @@ async def test_what_waits_here_is_kept_leased() -> None:
         assert rig.server.counts().expired == 0
 
 
+async def test_what_waits_here_stays_when_an_extension_is_throttled() -> None:
+    """Its lease goes on, and is extended when there is quota again."""
+    async with rigged() as rig:
+        await rig.publish(*NUMBERS[:9])
+        async with rig.source(demand=Demand(lease=2.0, events=9)) as source:
+            found = await received(source, 1)
+            rig.trouble.errors = {"ModifyAckDeadline": error("RESOURCE_EXHAUSTED")}
+            began = current_time()
+            while len(found) < 9:
+                await anyio.sleep(0.4)
+                if current_time() > began + 1.5:
+                    rig.trouble.errors = {}
+                found += await received(source, 1)
+
+    assert bodies(found) == NUMBERS[:9]
+    assert {each.delivery_count for each in found} == {1}
+
+
 async def test_what_nobody_asks_for_is_given_back() -> None:
     """A worker that is busy for long must not keep from others what it will not come to; later it goes on."""
     async with rigged() as rig:
