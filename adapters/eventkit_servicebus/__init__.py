@@ -1,0 +1,1 @@
+"""Events from and to Azure Service Bus: `servicebus://NAMESPACE/QUEUE`. So far, its local server."""
