@@ -28,8 +28,9 @@ _OURS: Final = frozenset(
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
-    """What a message says. `header` has its fields as far as they are there, `bare` is everything from the
-    properties on, as it was sent.
+    """What a message says: the fields of its header, as far as they are there, its annotations, and the rest.
+
+    `bare` is everything from the properties on, as it was sent.
     """
 
     header: list[Any]

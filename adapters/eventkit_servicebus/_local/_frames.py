@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -49,14 +48,15 @@ class Stream:
         del self._bytes[:8]
         return found
 
-    def frames(self) -> Iterator[Frame]:
-        """The frames that are there as a whole. Raises CodecError. Whoever stops half-way asks again."""
-        while len(self._bytes) >= 8:
-            size, offset, kind, channel = _HEAD.unpack_from(self._bytes)
-            if not 8 <= 4 * offset <= size <= MAX_FRAME or kind > 1:
-                raise CodecError(f"no frame: size {size}, data offset {offset}, type {kind}")
-            if size > len(self._bytes):
-                return
-            body = bytes(self._bytes[4 * offset : size])
-            del self._bytes[:size]
-            yield Frame(bool(kind), channel, body)
+    def frame(self) -> Frame | None:
+        """The frame that comes next; None until all of it is there. Raises CodecError."""
+        if len(self._bytes) < 8:
+            return None
+        size, offset, kind, channel = _HEAD.unpack_from(self._bytes)
+        if not 8 <= 4 * offset <= size <= MAX_FRAME or kind > 1:
+            raise CodecError(f"no frame: size {size}, data offset {offset}, type {kind}")
+        if size > len(self._bytes):
+            return None
+        body = bytes(self._bytes[4 * offset : size])
+        del self._bytes[:size]
+        return Frame(bool(kind), channel, body)

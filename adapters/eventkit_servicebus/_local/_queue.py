@@ -87,9 +87,15 @@ class LocalQueue:
 
     # -- what goes in --------------------------------------------------------------------------
 
-    def put(self, content: Content, now: float) -> int:
-        """Accept a message, and return its sequence number: 0 if it is one that was sent lately. Raises AmqpError."""
-        session = self._session(content)
+    def accept(self, contents: Sequence[Content], now: float) -> list[int]:
+        """Accept these messages, and return their sequence numbers: 0 for one that was sent lately.
+
+        Raises AmqpError if there is one that cannot be, and then accepts none.
+        """
+        sessions = [self._session(content) for content in contents]
+        return [self._accept(content, session, now) for content, session in zip(contents, sessions, strict=True)]
+
+    def _accept(self, content: Content, session: str, now: float) -> int:
         if self._duplicates.window and self._duplicates.known(content.id, now):
             return 0
         message = Stored.of(content, str(next(self._ids)), session)
@@ -200,12 +206,19 @@ class LocalQueue:
 
     def release(self, receipt: int, now: float) -> bool:
         """Give a message back that nobody has looked at: it does not count."""
+        self._catch_up_with(receipt, now)
         held = self._held.get(receipt)
         if held is not None:
             held.message.count -= 1
         done = self._give_back(receipt, now)
         self.tally.nacked += done
         return done
+
+    def _catch_up_with(self, receipt: int, now: float) -> None:
+        held = self._held.get(receipt)
+        if held is not None:
+            held.line.counts(now)
+            self._bury(now)
 
     def fail(self, receipt: int, now: float) -> None:
         """The session that held a message has lost its lock: that counts."""

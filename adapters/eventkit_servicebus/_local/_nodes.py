@@ -1,0 +1,50 @@
+"""What a link is attached to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eventkit_servicebus._local import _performatives as p
+from eventkit_servicebus._local._errors import AmqpError
+from eventkit_servicebus._local._link import Link
+from eventkit_servicebus._local._names import node
+from eventkit_servicebus._local._receiver import Receiver
+from eventkit_servicebus._local._requests import Replies, Requests
+from eventkit_servicebus._local._sender import Sender
+
+if TYPE_CHECKING:
+    from eventkit_servicebus._local._session import Session
+
+SOURCE, TARGET = 0x28, 0x29
+
+
+def attached(session: Session, attach: p.Attach) -> Link:
+    """The link that the client asks for. Raises AmqpError if there cannot be one."""
+    where = node(_address(attach))
+    if where.cbs or where.management:
+        return Replies(session, attach, where) if attach.receiver else Requests(session, attach, where)
+    namespace = session.connection.server.namespace
+    if not attach.receiver:
+        return Sender(session, attach, namespace.target(where))
+    return Receiver(session, attach, namespace.queue(where))
+
+
+def _address(attach: p.Attach) -> str:
+    terminus = p.fields(attach.source, SOURCE) if attach.receiver else p.fields(attach.target, TARGET)
+    address: Any = p.field(terminus, 0, str) if terminus else None
+    if address is None:
+        raise AmqpError("amqp:invalid-field", "a link without an address")
+    return str(address)
+
+
+def refuse(session: Session, attach: p.Attach, refusal: AmqpError) -> None:
+    """Answer an attach as the protocol has it: a link from nowhere to nowhere, which ends at once."""
+    session.send(
+        p.Attach(
+            name=attach.name,
+            handle=attach.handle,
+            receiver=not attach.receiver,
+            initial_delivery_count=0 if attach.receiver else None,
+        )
+    )
+    session.send(p.Detach(handle=attach.handle, closed=True, error=p.error(refusal)))
