@@ -12,6 +12,7 @@ from eventkit_servicebus._local._errors import AmqpError
 from eventkit_servicebus._local._names import SESSIONS, Node
 from eventkit_servicebus._local._pump import Pump
 from eventkit_servicebus._local._queue import LocalQueue
+from eventkit_servicebus._local._sessions import Sessions
 from eventkit_servicebus._local._settings import Settings
 from eventkit_servicebus._local._stored import Tally
 
@@ -42,6 +43,7 @@ class Namespace:
         self._queues: dict[str, LocalQueue] = {}
         self._topics: dict[str, Topic] = {}
         self._pumps: dict[LocalQueue, Pump] = {}
+        self._sessions: dict[LocalQueue, Sessions] = {}
 
     def create(self, name: str, settings: Settings) -> None:
         """Make a queue, or a subscription and its topic if need be, with dead letters."""
@@ -58,6 +60,9 @@ class Namespace:
         self._queues[name.lower()] = queue
         self._pumps[queue] = pump = Pump(queue, self.now)
         queue.on_ready = pump.ring
+        if settings.sessions:
+            self._sessions[queue] = sessions = Sessions(queue, pump.ring)
+            pump.on_time = sessions.tend
         return queue
 
     # -- finding -------------------------------------------------------------------------------
@@ -85,6 +90,13 @@ class Namespace:
         """What a management node belongs to. Raises AmqpError."""
         topic = self._topics.get(node.entity)
         return self.queue(node) if topic is None or node.dead_letters else topic
+
+    def sessions(self, queue: LocalQueue) -> Sessions:
+        """The sessions of `queue`. Raises AmqpError if it has none."""
+        sessions = self._sessions.get(queue)
+        if sessions is None:
+            raise AmqpError("amqp:not-allowed", f"The entity {queue.name!r} does not require sessions.")
+        return sessions
 
     def pump(self, queue: LocalQueue) -> Pump:
         """Those who wait at `queue`."""

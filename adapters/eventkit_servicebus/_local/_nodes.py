@@ -11,6 +11,7 @@ from eventkit_servicebus._local._names import node
 from eventkit_servicebus._local._receiver import Receiver
 from eventkit_servicebus._local._requests import Replies, Requests
 from eventkit_servicebus._local._sender import Sender
+from eventkit_servicebus._local._session_receiver import SessionReceiver, asks
 
 if TYPE_CHECKING:
     from eventkit_servicebus._local._session import Session
@@ -26,7 +27,9 @@ def attached(session: Session, attach: p.Attach) -> Link:
     namespace = session.connection.server.namespace
     if not attach.receiver:
         return Sender(session, attach, namespace.target(where))
-    return Receiver(session, attach, namespace.queue(where))
+    queue = namespace.queue(where)
+    made = SessionReceiver if queue.settings.sessions and asks(attach) else Receiver
+    return made(session, attach, queue)
 
 
 def _address(attach: p.Attach) -> str:

@@ -178,8 +178,9 @@ class LocalQueue:
         if self.settings.dead_letter_expired:
             self._to_dead_letters(message, "TTLExpiredException", "The message expired and was dead lettered.", now)
 
-    def take_deferred(self, sequences: Sequence[int], now: float) -> list[Taken]:
+    def take_deferred(self, sequences: Sequence[int], now: float, *, session: str | None = None) -> list[Taken]:
         """Lock these deferred messages. Raises AmqpError if one is not there, or locked, and then locks none."""
+        lease = self.settings.lock if session is None else math.inf
         lines = [self._deferred.get(sequence) for sequence in sequences]
         free = [line for line in lines if line is not None and line.depth(now).ready]
         self._bury(now)
@@ -188,7 +189,7 @@ class LocalQueue:
                 "com.microsoft:message-not-found",
                 "Failed to lock one or more specified messages: they do not exist, or are locked.",
             )
-        return [taken for line in free for taken in self._take(line, 1, now, self.settings.lock)]
+        return [taken for line in free for taken in self._take(line, 1, now, lease)]
 
     # -- settling ------------------------------------------------------------------------------
 
@@ -219,6 +220,10 @@ class LocalQueue:
         if held is not None:
             held.line.counts(now)
             self._bury(now)
+
+    def held_of(self, session: str) -> list[int]:
+        """The receipts of what is locked in a session."""
+        return [receipt for receipt, held in self._held.items() if held.message.session == session]
 
     def fail(self, receipt: int, now: float) -> None:
         """The session that held a message has lost its lock: that counts."""
@@ -332,15 +337,17 @@ class LocalQueue:
 
     # -- looking at it -------------------------------------------------------------------------
 
-    def peek(self, first: int, limit: int, session: str | None, now: float) -> list[Stored]:
-        """Up to `limit` messages from number `first` on, in any state; those of a session, if it is given."""
+    def peek(self, first: int, limit: int, session: str | None, now: float) -> list[Taken]:
+        """Up to `limit` messages from number `first` on, in any state, locked or not; those of a session."""
         self.catch_up(now)
+        locked = {held.message.message_id for held in self._held.values()}
         found = (
             message
             for message in self._stored.values()
             if message.sequence >= first and (session is None or message.session == session) and message.expires > now
         )
-        return sorted(found, key=_sequence)[:limit]
+        first_found = sorted(found, key=_sequence)[:limit]
+        return [Taken(message, 0, message.count - (message.message_id in locked)) for message in first_found]
 
     def sessions(self, now: float) -> list[str]:
         """The sessions that have something to deliver, the longest waiting first."""
@@ -357,6 +364,17 @@ class LocalQueue:
         for line in list(self._all_lines()):
             line.counts(now)
         self._bury(now)
+        if any(message.expires <= now for message in self._stored.values()):
+            self._drop_expired(now)
+
+    def _drop_expired(self, now: float) -> None:
+        """What has outlived its time leaves its line: those before it are taken, and given back as if they never were."""
+        for line in list(self._lines.values()):
+            before = self.tally.delivered
+            for taken in self._take(line, len(self._stored), now, math.inf):
+                self.release(taken.receipt, now)
+                self.tally.nacked -= 1
+            self.tally.delivered = before
 
     def _all_lines(self) -> Iterator[MemoryQueue]:
         yield from self._lines.values()

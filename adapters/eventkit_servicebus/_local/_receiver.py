@@ -146,9 +146,9 @@ class Receiver(Outgoing):
             case _:
                 done = queue.release(receipt, now)
         if not done:
-            raise self.lost()
+            raise self.lock_lost()
 
-    def lost(self) -> AmqpError:
+    def lock_lost(self) -> AmqpError:
         """Why a message cannot be settled any more."""
         return LOST_LOCK
 

@@ -1,11 +1,11 @@
-"""The local Service Bus server with a clock of the test's own, the SDK at it, and a client that says what a test wants."""
+"""The local Service Bus server with a clock of the test's own, the SDK at it, and a client without any."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
@@ -39,11 +39,11 @@ class Clock:
 class Bus:
     """A server, its clock, and the SDK's client, all of whose links end with it."""
 
-    def __init__(self, place: LocalServiceBus, clock: Clock, client: ServiceBusClient, stack: AsyncExitStack) -> None:
+    def __init__(self, place: LocalServiceBus, clock: Clock, client: ServiceBusClient) -> None:
         self.place = place
         self.clock = clock
         self.client = client
-        self._stack = stack
+        self._links: list[ServiceBusSender | ServiceBusReceiver] = []
 
     def skip(self, seconds: float) -> None:
         """Let time pass, and the server see it."""
@@ -51,14 +51,27 @@ class Bus:
         self.place.counts()
 
     async def sender(self, queue: str = "orders", **options: Any) -> ServiceBusSender:
-        return await self._stack.enter_async_context(self.client.get_queue_sender(queue, **options))
+        make = self.client.get_topic_sender if queue == "news" else self.client.get_queue_sender
+        sender = make(queue, **options)
+        self._links.append(sender)
+        return await sender.__aenter__()
 
     async def receiver(self, queue: str = "orders", **options: Any) -> ServiceBusReceiver:
-        return await self._stack.enter_async_context(self.client.get_queue_receiver(queue, **options))
+        topic, slash, subscription = queue.partition("/")
+        if slash:
+            receiver = self.client.get_subscription_receiver(topic, subscription, **options)
+        else:
+            receiver = self.client.get_queue_receiver(queue, **options)
+        self._links.append(receiver)
+        return await receiver.__aenter__()
 
     async def both(self, queue: str = "orders", **options: Any) -> tuple[ServiceBusSender, ServiceBusReceiver]:
         sender, receiver = await asyncio.gather(self.sender(queue), self.receiver(queue, **options))
         return sender, receiver
+
+    async def close(self) -> None:
+        """Close every link, all at once: each takes its time."""
+        await asyncio.gather(*(link.close() for link in self._links))
 
 
 def text(message: Any) -> str:
@@ -91,9 +104,12 @@ async def local_bus(queues: Sequence[str] = QUEUES, **options: Any) -> AsyncIter
     async with (
         serve(queues, clock=clock.now, wall=clock.wall, **options) as place,
         ServiceBusClient.from_connection_string(place.connection_string, retry_total=0) as client,
-        AsyncExitStack() as stack,
     ):
-        yield Bus(place, clock, client, stack)
+        bus = Bus(place, clock, client)
+        try:
+            yield bus
+        finally:
+            await bus.close()
 
 
 class Peer:

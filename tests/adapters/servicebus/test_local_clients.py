@@ -36,7 +36,10 @@ async def test_a_message_arrives_as_it_was_sent(bus: Bus) -> None:
 
     assert b"".join(message.body) == b"\x00\xff"
     assert message.application_properties == {
-        b"text": "\u00e9".encode(), b"number": 5, b"yes": True, b"half": 0.5,
+        b"text": "\u00e9".encode(),
+        b"number": 5,
+        b"yes": True,
+        b"half": 0.5,
         b"raw": b"\x01",
     }
     assert (message.message_id, message.content_type, message.subject) == ("m-1", "application/json", "placed")
