@@ -54,6 +54,9 @@ The last is a reason and a detail of 1 KiB; a scheduled copy has a property more
 """
 
 
+_MOST_SHOWN: Final = 200  # characters of a name in a reason
+
+
 class Unfit(Exception):
     """This message cannot be sent as it is; the text says why, without payload."""
 
@@ -72,7 +75,7 @@ def _is_session(key: str) -> bool:
 
 
 def _hash(key: str) -> str:
-    return _HASHED + sha256(key.encode()).hexdigest()
+    return _HASHED + sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_symbol(content_type: str) -> bool:
@@ -95,9 +98,6 @@ def placed(message: Outgoing, attributes: Mapping[str, str], *, session: str | N
         check(f"attribute {name[:_MOST_SHOWN]!r}", value)
         wire[escaped(name)] = value
     return wire, fitting(wire)
-
-
-_MOST_SHOWN: Final = 200
 
 
 def fitting(wire: Mapping[str, str]) -> int:

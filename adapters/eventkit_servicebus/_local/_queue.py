@@ -364,17 +364,17 @@ class LocalQueue:
         for line in list(self._all_lines()):
             line.counts(now)
         self._bury(now)
-        if any(message.expires <= now for message in self._stored.values()):
-            self._drop_expired(now)
+        self._drop_expired(now)
 
     def _drop_expired(self, now: float) -> None:
-        """What has outlived its time leaves its line: those before it are taken, and given back as if they never were."""
-        for line in list(self._lines.values()):
-            before = self.tally.delivered
-            for taken in self._take(line, len(self._stored), now, math.inf):
+        """Let what has outlived its time leave its line: what waits before it is taken, and put back uncounted."""
+        late = [each for each in self._stored.values() if each.expires <= now and each.state == ACTIVE]
+        locked = {held.message.message_id for held in self._held.values()} if late else set()
+        for session in {message.session for message in late if message.message_id not in locked}:
+            delivered, nacked = self.tally.delivered, self.tally.nacked
+            for taken in self._take(self.line(session), len(self._stored), now, math.inf):
                 self.release(taken.receipt, now)
-                self.tally.nacked -= 1
-            self.tally.delivered = before
+            self.tally.delivered, self.tally.nacked = delivered, nacked
 
     def _all_lines(self) -> Iterator[MemoryQueue]:
         yield from self._lines.values()
