@@ -11,24 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from eventkit.spi import Outgoing
+from eventkit_servicebus._sizes import Unfit
 
 __all__ = [
+    "CONTENT_TYPE",
     "COPY",
-    "MOST_BESIDE",
-    "Unfit",
+    "KEY",
+    "First",
     "check",
     "escaped",
-    "fitting",
+    "first_in",
     "is_symbol",
     "key_in",
-    "map_size",
-    "octets",
     "placed",
     "session_of",
-    "sized",
     "unescaped",
 ]
 
@@ -45,20 +46,18 @@ _ALONE: Final = _OUR_SESSIONS + "alone-"
 _HASHED: Final = _OUR_SESSIONS + "sha256-"
 _LONGEST_ID: Final = 128  # UTF-16 units: the service is written in .NET
 
-# https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas
-_MOST_PROPERTY: Final = 32 * 1024 - 1  # of a name with its value
-MOST_BESIDE: Final = 60 * 1024
-"""Bytes of all but the body. The service allows 64 KiB with what it adds: times, a lock, why it was dead-lettered.
-
-The last is a reason and a detail of 1 KiB; a scheduled copy has a property more, for which there must be room.
-"""
-
-
 _MOST_SHOWN: Final = 200  # characters of a name in a reason
 
 
-class Unfit(Exception):
-    """This message cannot be sent as it is; the text says why, without payload."""
+class First(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a scheduled copy says of the message that it stands for; read strictly, since nobody else writes it."""
+
+    id: str
+    deliveries: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    enqueued: float | None = None
+
+
+_first_in = msgspec.json.Decoder(First).decode
 
 
 def session_of(key: str | None, token: str) -> str:
@@ -83,11 +82,8 @@ def is_symbol(content_type: str) -> bool:
     return content_type.isascii() and content_type != ""
 
 
-def placed(message: Outgoing, attributes: Mapping[str, str], *, session: str | None) -> tuple[dict[str, str], int]:
-    """The properties on the wire for `message` with these attributes of its own, and their size in bytes.
-
-    Raises Unfit for what is no text, and for a property that is too large.
-    """
+def placed(message: Outgoing, attributes: Mapping[str, str], *, session: str | None) -> dict[str, str]:
+    """The properties on the wire for `message` with these attributes of its own. Raises Unfit for what is no text."""
     wire: dict[str, str] = {}
     if message.key is not None and message.key != session:
         wire[KEY] = message.key
@@ -97,36 +93,7 @@ def placed(message: Outgoing, attributes: Mapping[str, str], *, session: str | N
         check("name of an attribute", name)
         check(f"attribute {name[:_MOST_SHOWN]!r}", value)
         wire[escaped(name)] = value
-    return wire, fitting(wire)
-
-
-def fitting(wire: Mapping[str, str]) -> int:
-    """The size of these properties in bytes. Raises Unfit for one that is too large."""
-    size = 0
-    for name, value in wire.items():
-        one, other = octets(name), octets(value)
-        if one + other > _MOST_PROPERTY:
-            raise Unfit(
-                f"the property {name[:_MOST_SHOWN]!r} takes {one + other:,} bytes, "
-                f"over the limit of {_MOST_PROPERTY:,} for one"
-            )
-        size += sized(one) + sized(other)
-    return map_size(size, len(wire)) if wire else 0
-
-
-def map_size(content: int, pairs: int) -> int:
-    """Bytes of a section that is a map, or a list of twice as many items, with this content."""
-    return content + (6 if pairs * 2 <= 255 and content < 255 else 12)
-
-
-def sized(length: int) -> int:
-    """Bytes of a string, symbol or binary value of this length: its type and its length stand before it."""
-    return length + (2 if length < 256 else 5)
-
-
-def octets(text: str) -> int:
-    """Bytes of `text`."""
-    return len(text) if text.isascii() else len(text.encode())
+    return wire
 
 
 def check(what: str, text: object) -> None:
@@ -175,3 +142,16 @@ def key_in(wire: dict[str, str], session: str | None, *, sessions: bool) -> str 
 
 def _hash_of(named: str) -> str | None:
     return None if _is_session(named) else _hash(named)
+
+
+def first_in(wire: dict[str, str]) -> First | None:
+    """What a copy is of, taken out of `wire`; None, and left there, where it is none of ours."""
+    text = wire.get(COPY)
+    if text is None:
+        return None
+    try:
+        first = _first_in(text)
+    except (ValueError, RecursionError):
+        return None
+    del wire[COPY]
+    return first

@@ -1,11 +1,7 @@
-"""Between eventkit's values and the messages of azure-servicebus. Pure: what needs to be unique, and the time, are arguments.
+"""Between eventkit's values and the messages of azure-servicebus. Pure: time, and what is unique, are arguments.
 
 A body goes as one data section, a content type where AMQP has it, all else as `_attributes` says. Of a received
 message only `raw_amqp_message` is read, which is public, and a third of the price of the properties around it.
-
-A retry that is delayed on a queue is a scheduled copy, with an id of its own so that duplicate detection cannot drop
-it. The property `eventkit-copy` carries what the service starts anew: the first id, the deliveries so far, the time
-at which the first was enqueued.
 """
 
 from __future__ import annotations
@@ -14,31 +10,26 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import msgspec
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.amqp import AmqpMessageHeader
 
 from eventkit.spi import Delivery, Outgoing, Receipt
 from eventkit_servicebus._attributes import (
     CONTENT_TYPE,
-    COPY,
-    MOST_BESIDE,
-    Unfit,
     check,
+    first_in,
     is_symbol,
     key_in,
-    map_size,
-    octets,
     placed,
     session_of,
-    sized,
     unescaped,
 )
+from eventkit_servicebus._sizes import SCHEDULE, Unfit, check_size, fields_size, properties_size
 from eventkit_servicebus._text import body_of, text_of, texts
 
-__all__ = ["Message", "Refused", "copy_of", "delivery_of", "message_of"]
+__all__ = ["ENQUEUED", "Message", "Refused", "delivery_of", "message_of", "moment", "whole"]
 
 Message: TypeAlias = ServiceBusMessage
 
@@ -47,32 +38,14 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 _LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 _JSON: Final = "application/json"
-_ENQUEUED: Final = b"x-opt-enqueued-time"
+ENQUEUED: Final = b"x-opt-enqueued-time"
 _SEQUENCE_NUMBER: Final = b"x-opt-sequence-number"
-_PARTITION_KEY: Final = b"x-opt-partition-key"
-
-# https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-messaging-v1.0-os.html#type-properties
-_FIELDS: Final = 13
-_TIMESTAMP: Final = 9
-_SCHEDULE: Final = map_size(sized(len("x-opt-scheduled-enqueue-time")) + _TIMESTAMP, 1)
 
 
 class Refused(NamedTuple):
     """Service Bus would not take this message, or not give it back as it is; `cause` says why, without payload."""
 
     cause: str
-
-
-class _First(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a copy says of the message that it stands for; read strictly, since nobody else writes it."""
-
-    id: str
-    deliveries: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
-    enqueued: Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)] | None = None
-
-
-_first_in = msgspec.json.Decoder(_First).decode
-_first_out = msgspec.json.Encoder().encode
 
 
 def message_of(message: Outgoing, *, most: int, sessions: bool, token: str, now: float) -> Message | Refused:
@@ -109,13 +82,13 @@ def _check(message: Outgoing, most: int) -> None:
 
 
 def _due(delay: float, now: float) -> datetime | None:
-    return _moment(now + delay, delay) if delay > 0 else None
+    return moment(now + delay) if delay > 0 else None
 
 
-def _moment(when: float, delay: float) -> datetime:
+def moment(when: float) -> datetime:
     """That time, in whole milliseconds, as AMQP has it; never earlier."""
-    if not when * 1000 <= _LAST:
-        raise Unfit(f"a delay of {delay} s ends after the year 9999")
+    if not 0 <= when * 1000 <= _LAST:
+        raise Unfit(f"it would be due {when} s after 1970, which is no time before the year 10000")
     return _EPOCH + math.ceil(when * 1000) * _MILLISECOND
 
 
@@ -123,41 +96,22 @@ def _written(
     message: Outgoing, attributes: Mapping[str, str], *, most: int, sessions: bool, token: str, due: datetime | None
 ) -> Message:
     session = session_of(message.key, token) if sessions else None
-    wire, size = placed(message, attributes, session=session)
+    wire: dict[Any, Any] = placed(message, attributes, session=session)
     id = _id(message, attributes, token)
     content_type = message.content_type
     if content_type is not None and not is_symbol(content_type):
         content_type = None
-    size += _properties_size(id, content_type, session)
-    if due is not None:
-        size += _SCHEDULE
-    _check_size(size, message.body, most)
+    size = properties_size(wire) + fields_size(id, content_type, session)
+    check_size(size if due is None else size + SCHEDULE, message.body, most)
     return ServiceBusMessage(
         message.body,
-        application_properties=dict(wire) if wire else None,
+        application_properties=wire or None,
         session_id=session,
         message_id=id,
         content_type=content_type,
         # The SDK writes it as a timestamp of AMQP.
         scheduled_enqueue_time_utc=due,
     )
-
-
-def _properties_size(*fields: str | None) -> int:
-    """Bytes of the section that holds these fields, each a text; a field that is not there takes one byte."""
-    given = [sized(octets(field)) for field in fields if field is not None]
-    return map_size(sum(given) + _FIELDS - len(given), 0)
-
-
-def _check_size(beside: int, body: bytes, most: int) -> None:
-    """Raise Unfit for a message of this body that is too large; 3 bytes say that it is a section of data."""
-    if beside > MOST_BESIDE:
-        raise Unfit(f"all but the body takes {beside:,} bytes, over the limit of {MOST_BESIDE:,} for that")
-    if (size := beside + 3 + sized(len(body))) > most:
-        raise Unfit(
-            f"the message takes {size:,} bytes (a body of {len(body):,}, its attributes and its key), "
-            f"over the limit of {most:,}"
-        )
 
 
 def _id(message: Outgoing, attributes: Mapping[str, str], token: str) -> str:
@@ -188,13 +142,13 @@ def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, session
         id, content_type, session = text_of(fields.message_id), text_of(fields.content_type), text_of(fields.group_id)
     if made:
         content_type = _JSON
-    count, enqueued = _count(message.header), _whole(annotations, _ENQUEUED)
+    count, stored = _count(message.header), whole(annotations, ENQUEUED)
+    enqueued = None if stored is None else stored / 1000
     key = session
     if wire:
         if content_type is None:
             content_type = wire.pop(CONTENT_TYPE, None)
-        if (first := _first(wire)) is not None:
-            del wire[COPY]
+        if (first := first_in(wire)) is not None:
             id, count = first.id, count + first.deliveries
             enqueued = enqueued if first.enqueued is None else first.enqueued
         key = key_in(wire, session, sessions=sessions)
@@ -202,7 +156,7 @@ def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, session
     elif session is not None:
         key = key_in(wire, session, sessions=sessions)
     if id is None:
-        number = _whole(annotations, _SEQUENCE_NUMBER)
+        number = whole(annotations, _SEQUENCE_NUMBER)
         id = "" if number is None else str(number)
     return Delivery(
         receipt=receipt,
@@ -213,7 +167,7 @@ def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, session
         content_type=content_type,
         key=key,
         delivery_count=count,
-        enqueued_at=None if enqueued is None else enqueued / 1000,
+        enqueued_at=enqueued,
         raw=received,
     )
 
@@ -224,30 +178,7 @@ def _count(header: AmqpMessageHeader | None) -> int:
     return before + 1 if isinstance(before, int) and before > 0 else 1
 
 
-def _whole(annotations: Any, name: bytes) -> int | None:
+def whole(annotations: Any, name: bytes) -> int | None:
+    """The annotation of this name, where it is a whole number."""
     number = annotations.get(name) if isinstance(annotations, dict) else None
     return number if isinstance(number, int) and -(2**63) <= number < 2**63 else None
-
-
-def _first(wire: Mapping[str, str]) -> _First | None:
-    text = wire.get(COPY)
-    if text is None:
-        return None
-    try:
-        return _first_in(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def copy_of(received: Any, *, delay_until: float, token: str, most: int) -> Message | Refused:
-    """A copy of a `ServiceBusReceivedMessage` for the queue that it came from, due at `delay_until`, in Unix seconds.
-
-    Its delivery is that of the original, counted on: body, attributes, content type, key, first id and first time.
-    So are session, partition key, subject, addresses and correlation. `token` is its own id. It lives no longer than
-    the original would have. Refused is what does not fit into `most` bytes with what is added: it must be kept.
-    """
-    original = received.raw_amqp_message
-    body, made = body_of(original)
-    shown = delivery_of(received, None, 0.0, sessions=False)
-    enqueued = _first_enqueued(original.annotations, texts(original.application_properties))
-    raise NotImplementedError(body, made, shown, enqueued)
