@@ -167,7 +167,9 @@ class Connection(asyncio.Protocol):
             self.close(AmqpError("amqp:resource-limit-exceeded", f"nothing was heard for {theirs:g} s"))
             return
         if ours is not None:
-            self._write(EMPTY)
+            self._out.append(EMPTY)
+            if not self._reading:
+                self._flush()
         left = [] if theirs is None else [self._heard + theirs - now]
         wait = min(left if ours is None else [ours, *left])
         self._alive = self._loop.call_later(max(wait, 0.01), self._keep_alive, ours, theirs)

@@ -86,7 +86,7 @@ class Management:
     def peek_message(self) -> dict[str, Any] | None:
         """Show messages, in whatever state they are."""
         first, number = self._get("from-sequence-number", int), self._get("message-count", int)
-        found = self._queue.peek(first, min(number, MOST), self._find("session-id", str), self._now)
+        found = self._queue.peek(first, max(0, min(number, MOST)), self._find("session-id", str), self._now)
         shown = [{"message": message.outgoing(failures, None)} for message, _, failures in found]
         return {"messages": shown} if shown else None
 
@@ -150,7 +150,7 @@ class Management:
 
     def get_message_sessions(self) -> dict[str, Any] | None:
         """The sessions that have something to deliver."""
-        skip, top = self._get("skip", int), self._get("top", int)
+        skip, top = max(0, self._get("skip", int)), max(0, self._get("top", int))
         found = self._queue.sessions(self._now)[skip : skip + top]
         return {"skip": Int(skip + len(found)), "sessions-ids": Array(_STRING, tuple(found))} if found else None
 

@@ -106,10 +106,13 @@ async def local_bus(queues: Sequence[str] = QUEUES, **options: Any) -> AsyncIter
         ServiceBusClient.from_connection_string(place.connection_string, retry_total=0) as client,
     ):
         bus = Bus(place, clock, client)
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
         try:
             yield bus
         finally:
             await bus.close()
+    assert not failures  # a protocol that fails ends its connection, and is easily taken for one that refuses
 
 
 class Peer:
