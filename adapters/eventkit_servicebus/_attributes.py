@@ -53,7 +53,7 @@ class First(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a scheduled copy says of the message that it stands for; read strictly, since nobody else writes it."""
 
     id: str
-    deliveries: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    deliveries: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
     enqueued: float | None = None
 
 
@@ -117,15 +117,14 @@ def _needs_escape(name: str) -> bool:
 
 
 def unescaped(wire: dict[str, str]) -> dict[str, str]:
-    """The attributes in these properties, ours taken out. A name that two would have stays as it came."""
+    """The attributes in these properties, ours taken out. Where two would have the same name all stay as they came."""
     if _ESCAPE not in "".join(wire):
         return wire
     attributes: dict[str, str] = {}
     for name, value in wire.items():
         original = name.removeprefix(_ESCAPE)
-        plain = original == name or not _needs_escape(original) or original in wire
-        attributes[name if plain else original] = value
-    return attributes
+        attributes[original if _needs_escape(original) else name] = value
+    return attributes if len(attributes) == len(wire) else wire
 
 
 def key_in(wire: dict[str, str], session: str | None, *, sessions: bool) -> str | None:

@@ -175,7 +175,7 @@ def delivery_of(received: Any, receipt: Receipt, leased_until: float, *, session
 def _count(header: AmqpMessageHeader | None) -> int:
     """How often it was delivered, this time included; a header that says nothing says none before."""
     before: Any = 0 if header is None else header.delivery_count
-    return before + 1 if isinstance(before, int) and before > 0 else 1
+    return before + 1 if isinstance(before, int) and 0 < before < 2**32 else 1
 
 
 def whole(annotations: Any, name: bytes) -> int | None:

@@ -7,7 +7,6 @@ at which the first message was enqueued. `delivery_of` shows them. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +26,7 @@ from eventkit_servicebus._sizes import (
     section,
     text_size,
 )
-from eventkit_servicebus._text import text_of, texts
+from eventkit_servicebus._text import body_of, text_of, texts
 
 __all__ = ["copy_of"]
 
@@ -51,7 +50,7 @@ def copy_of(received: Any, *, delay_until: float, token: str, most: int) -> Mess
     shown = delivery_of(received, None, 0.0, sessions=False)
     try:
         due = moment(delay_until)
-        wire: dict[Any, Any] = _carried(shown, texts(original.application_properties))
+        wire: dict[Any, Any] = _carried(shown, original)
         copy = ServiceBusMessage(
             shown.body,
             application_properties=wire,
@@ -69,12 +68,14 @@ def copy_of(received: Any, *, delay_until: float, token: str, most: int) -> Mess
     return copy
 
 
-def _carried(shown: Delivery, original: Mapping[str, str]) -> dict[str, str]:
+def _carried(shown: Delivery, original: AmqpAnnotatedMessage) -> dict[str, str]:
     """The properties of a copy: those of the original, read and written, and what the copy is of."""
     wire = {escaped(name): value for name, value in shown.attributes.items()}
-    for name in (KEY, CONTENT_TYPE):
-        if name in original and name not in shown.attributes:
-            wire[name] = original[name]
+    given, fields = texts(original.application_properties), original.properties
+    if KEY in given:
+        wire[KEY] = given[KEY]
+    if CONTENT_TYPE in given and (fields is None or fields.content_type is None) and not body_of(original)[1]:
+        wire[CONTENT_TYPE] = given[CONTENT_TYPE]
     first = First(shown.message_id, shown.delivery_count or 1, shown.enqueued_at)
     wire[COPY] = _first_out(first).decode()
     return wire
@@ -106,11 +107,12 @@ def _limit_life(original: AmqpAnnotatedMessage, copy: Message, due: float) -> No
     What has 49 days left, all that the SDK can write, is left to the default of the queue.
     """
     header, fields = original.header, original.properties
-    life = None if header is None else header.time_to_live
+    given: Any = None if header is None else header.time_to_live
+    life = given if isinstance(given, int) else 0
     if fields is not None and isinstance(fields.absolute_expiry_time, int) and isinstance(fields.creation_time, int):
-        life = max(life or 0, fields.absolute_expiry_time - fields.creation_time)  # what the header has no room for
+        life = max(life, fields.absolute_expiry_time - fields.creation_time)  # what the header has no room for
     ours = copy.raw_amqp_message.header
-    if ours is None or not isinstance(life, int) or life <= 0:
+    if ours is None or life <= 0:
         return
     enqueued = whole(original.annotations, ENQUEUED)
     left = max(1000, life if enqueued is None else enqueued + life - math.ceil(due * 1000))
