@@ -19,6 +19,9 @@ CHANNELS: Final = 255
 _HEAD: Final = 64
 """Bytes of a transfer frame before its payload, at most."""
 
+_ROOM: Final = 256 * 1024
+"""Bytes that may wait to be written before messages wait instead."""
+
 
 class Connection(asyncio.Protocol):
     """What a client says is answered before the next bytes are read, but for what a fault holds up.
@@ -28,7 +31,6 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.writable = True
         self.largest_payload = 512 - _HEAD
         self._stream = Stream()
         self._expects_header = True
@@ -36,6 +38,8 @@ class Connection(asyncio.Protocol):
         self._open: p.Open | None = None
         self._sessions: dict[int, Session] = {}
         self._out: list[bytes] = []
+        self._size = 0
+        self._paused = False
         self._reading = False
         self._flushing: asyncio.Handle | None = None
         self._transport: asyncio.Transport | None = None
@@ -61,13 +65,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads too slowly: nothing is taken for it."""
-        self.writable = False
+        self._paused = True
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self.writable = True
-        for session in self._sessions.values():
-            session.restart()
+        self._paused = False
+        self._restart()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come: do what they say, and answer all of it at once."""
@@ -176,9 +179,20 @@ class Connection(asyncio.Protocol):
 
     # -- writing -------------------------------------------------------------------------------
 
+    @property
+    def writable(self) -> bool:
+        """Whether there is room for more messages."""
+        return not self._paused and self._size < _ROOM
+
+    def _restart(self) -> None:
+        """There is room again."""
+        for session in self._sessions.values():
+            session.restart()
+
     def send(self, channel: int, body: bytes) -> None:
         """Send a frame: with what else there is to send before the loop turns."""
         self._out.append(frame(channel, body))
+        self._size += len(body)
         if not self._reading and self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
 
@@ -187,8 +201,10 @@ class Connection(asyncio.Protocol):
             self._flushing.cancel()
             self._flushing = None
         if self._out:
-            out, self._out = self._out, []
+            out, self._out, was_full, self._size = self._out, [], not self.writable, 0
             self._write(b"".join(out))
+            if was_full and not self._paused:
+                self._restart()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -215,6 +231,8 @@ class Connection(asyncio.Protocol):
         refusal = None
         try:
             await faults.before(call)
+            if self._transport is None:
+                return
             act()
             await faults.after(call)
         except AmqpError as exc:

@@ -36,7 +36,6 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     header: list[Any]
     annotations: dict[Any, Any]
     bare: bytes
-    size: int
 
     @classmethod
     def read(cls, data: bytes) -> Content:
@@ -51,7 +50,7 @@ class Content(msgspec.Struct, frozen=True, gc=False):
                 annotations = _section(data, begin, dict)
             elif code > ANNOTATIONS:
                 start = min(start, begin)
-        return cls(header, annotations, data[start:], len(data))
+        return cls(header, annotations, data[start:])
 
     @property
     def ttl(self) -> float | None:

@@ -119,9 +119,7 @@ class Incoming(Link):
     def answer(self, transfer: p.Transfer, state: Any) -> None:
         """Say what became of it."""
         if not transfer.settled and transfer.delivery_id is not None:
-            self.session.send(
-                p.Disposition(receiver=True, first=transfer.delivery_id, settled=True, state=state),
-            )
+            self.session.dispose(transfer.delivery_id, state, receiver=True)
 
 
 class Outgoing(Link):

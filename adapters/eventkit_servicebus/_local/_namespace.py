@@ -26,6 +26,8 @@ class Topic:
 
     def accept(self, contents: Sequence[Content], now: float) -> list[int]:
         """See `LocalQueue.accept`; the numbers are those of the first subscription."""
+        for each in self.subscriptions:
+            each.check(contents)
         numbers = [each.accept(contents, now) for each in self.subscriptions]
         return numbers[0] if numbers else [0] * len(contents)
 

@@ -233,6 +233,12 @@ def written(performative: Performative) -> bytes:
     return _KINDS[kind.code][2] + as_list(b"".join(fields), len(fields))
 
 
+def confirmed(id: int, *, receiver: bool) -> bytes:
+    """A disposition that says of one delivery that it is accepted and settled: the one that is said most."""
+    fields = (b"\x41" if receiver else b"\x42") + encode(Uint(id)) + b"\x40\x41\x00\x53\x24\x45\x40"
+    return b"\x00\x53\x15" + as_list(fields, 6)
+
+
 # -- what stands in their fields -------------------------------------------------------------------
 
 ACCEPTED: Final = Described(Ulong(0x24), [])

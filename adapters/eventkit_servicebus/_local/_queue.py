@@ -17,7 +17,7 @@ from eventkit.testing.memory import Change, Kind, MemoryQueue
 from eventkit.testing.memory import Settings as Rules
 from eventkit_servicebus._local._content import Content, with_application
 from eventkit_servicebus._local._duplicates import Duplicates
-from eventkit_servicebus._local._errors import AmqpError
+from eventkit_servicebus._local._errors import AmqpError, CodecError
 from eventkit_servicebus._local._settings import Settings
 from eventkit_servicebus._local._stored import ACTIVE, DEFERRED, SCHEDULED, Stored, Taken, Tally
 
@@ -25,6 +25,8 @@ LOST_LOCK: Final = AmqpError(
     "com.microsoft:message-lock-lost",
     "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.",
 )
+LONGEST: Final = 10.0**10
+"""Seconds that a message is scheduled ahead, at most: three hundred years."""
 TAKER: Final = 1
 """The number of the one source that the broker's queues have: who takes is decided here."""
 
@@ -92,14 +94,18 @@ class LocalQueue:
 
         Raises AmqpError if there is one that cannot be, and then accepts none.
         """
-        sessions = [self._session(content) for content in contents]
+        sessions = self.check(contents)
         return [self._accept(content, session, now) for content, session in zip(contents, sessions, strict=True)]
+
+    def check(self, contents: Sequence[Content]) -> list[str]:
+        """The sessions of these messages. Raises AmqpError if there is one that cannot be accepted."""
+        return [self._session(content) for content in contents]
 
     def _accept(self, content: Content, session: str, now: float) -> int:
         if self._duplicates.window and self._duplicates.known(content.id, now):
             return 0
         message = Stored.of(content, str(next(self._ids)), session)
-        delay = max(0.0, (content.scheduled or 0.0) - self._wall())
+        delay = min(max(0.0, (content.scheduled or 0.0) - self._wall()), LONGEST)
         self.tally.published += 1
         self._add(message, now, delay=delay, ttl=content.ttl)
         return message.sequence
@@ -290,7 +296,7 @@ class LocalQueue:
     def adopt(self, message: Stored, reason: str, description: str, source: str, now: float) -> None:
         """Take over a dead letter of `source`, which is in no queue: it keeps its age and its count."""
         texts = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
-        message.body = with_application(message.body, {name: text for name, text in texts.items() if text})
+        message.body = _with_reason(message.body, {name: text for name, text in texts.items() if text})
         message.dead_from = source
         message.place, message.due, message.session, message.key = 0, 0.0, "", ""
         message.message_id = str(next(self._ids))
@@ -379,6 +385,14 @@ class LocalQueue:
     def _all_lines(self) -> Iterator[MemoryQueue]:
         yield from self._lines.values()
         yield from self._deferred.values()
+
+
+def _with_reason(bare: bytes, texts: dict[str, str]) -> bytes:
+    """The message with these application properties; as it is, where its own cannot be read."""
+    try:
+        return with_application(bare, texts)
+    except CodecError:
+        return bare
 
 
 def _sequence(message: Stored) -> int:

@@ -156,7 +156,7 @@ class Receiver(Outgoing):
         if disposition.settled:
             return
         state = _CONFIRMED[code] if refusal is None else p.rejected(refusal)
-        self.session.send(p.Disposition(receiver=False, first=id, settled=True, state=state))
+        self.session.dispose(id, state, receiver=False)
 
 
 _CONFIRMED: Final = {ACCEPTED: p.ACCEPTED, REJECTED: p.rejected(None), RELEASED: p.RELEASED, MODIFIED: p.MODIFIED}

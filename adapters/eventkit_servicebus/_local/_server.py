@@ -156,7 +156,11 @@ async def _listen(server: Server, port: int) -> asyncio.Server:
 
 def _create(namespace: Namespace, queues: Sequence[str], settings: Settings) -> None:
     problems = [f"queue {name!r}: {wrong}" for name in queues if (wrong := problem(name)) is not None]
+    lower = [name.lower() for name in dict.fromkeys(queues)]
+    topics = {name.partition("/")[0] for name in lower if "/" in name}
+    problems += [f"queue {name!r}: there is a topic of that name" for name in lower if name in topics]
+    problems += [f"queue {name!r}: twice, but for upper and lower case" for name in lower if lower.count(name) > 1]
     if problems:
-        raise ConfigurationError(*problems)
+        raise ConfigurationError(*dict.fromkeys(problems))
     for name in dict.fromkeys(queues):
         namespace.create(name, settings)

@@ -8,6 +8,7 @@ from eventkit_servicebus._local import _performatives as p
 from eventkit_servicebus._local._errors import AmqpError
 from eventkit_servicebus._local._link import WRAP, Incoming, Link, Outgoing
 from eventkit_servicebus._local._nodes import attached, refuse
+from eventkit_servicebus._local._types import Described
 
 if TYPE_CHECKING:
     from eventkit_servicebus._local._connection import Connection
@@ -122,6 +123,13 @@ class Session:
     def send(self, performative: p.Performative) -> None:
         """Send something that is no transfer."""
         self.connection.send(self.channel, p.written(performative))
+
+    def dispose(self, id: int, state: Described, *, receiver: bool) -> None:
+        """Say what has become of one delivery, for good."""
+        if state is p.ACCEPTED:
+            self.connection.send(self.channel, p.confirmed(id, receiver=receiver))
+        else:
+            self.send(p.Disposition(receiver=receiver, first=id, settled=True, state=state))
 
     def flow(self, handle: int, **link: Any) -> None:
         """Tell the client how the session and one of its links stand."""

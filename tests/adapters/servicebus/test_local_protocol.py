@@ -300,3 +300,40 @@ async def test_a_client_that_is_silent_is_cut_off_and_one_that_is_idle_is_not() 
         await asyncio.sleep(0.3)
         living.cancel()
         await send(idle, b"x")
+
+
+async def test_a_dead_letter_whose_properties_cannot_be_read_moves_as_it_is(bus: Bus, peer: Peer) -> None:
+    """Nobody looked into them before: what must not be lost is not to stumble over them."""
+    await peer.open()
+    await peer.attach(handle=9, receiver=False)
+    torn = b"\x00\x53\x74\xc1\x03\x02\x45\x41" + data(b"x")
+    peer.say(p.Transfer(9, 0, b"0", 0), torn)
+    await peer.hear(p.Disposition)
+    await peer.attach()
+    await granted(peer, 1)
+    await peer.hear(p.Transfer)
+    reason = Described(Ulong(0x1D), [Symbol("com.microsoft:dead-letter"), None, {Symbol("DeadLetterReason"): "bad"}])
+    peer.say(p.Disposition(receiver=True, first=0, state=Described(Ulong(0x25), [reason])))
+    answer, _ = await peer.hear(p.Disposition)
+    assert answer.state == p.rejected(None)
+    await peer.attach("orders/$DeadLetterQueue", 1)
+    await granted(peer, 1, handle=1)
+    _, payload = await peer.hear(p.Transfer)
+    assert payload.endswith(torn)
+
+
+async def test_what_waits_to_be_written_is_bounded(bus: Bus, peer: Peer) -> None:
+    """A client with all the credit of the world that reads nothing: messages wait in the queue, not in buffers."""
+    await peer.open()
+    await peer.attach(handle=9, receiver=False)
+    for number in range(300):
+        peer.say(p.Transfer(9, number, b"0", 0), data(bytes(60_000)))
+        await peer.hear(p.Disposition)
+    async with peer_of(bus.place) as lazy:
+        await lazy.open()
+        await lazy.attach()
+        lazy.say(p.Flow(0, 10_000, 0, 100, handle=0, delivery_count=0, link_credit=10_000))
+        await asyncio.sleep(0.3)
+        assert 0 < bus.place.counts().delivered < 250
+        for _ in range(300):
+            await lazy.hear(p.Transfer)

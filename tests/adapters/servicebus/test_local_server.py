@@ -228,6 +228,15 @@ async def test_a_name_that_cannot_be_is_refused(name: str) -> None:
     assert "'bad name'" in str(caught.value)
 
 
+async def test_names_that_collide_are_refused() -> None:
+    """Names are compared without case, and a topic is no queue."""
+    with pytest.raises(ConfigurationError) as caught:
+        async with serve(["orders", "Orders", "news", "news/audit"]):
+            pass
+    assert "'orders': twice" in str(caught.value)
+    assert "'news': there is a topic" in str(caught.value)
+
+
 async def test_two_messages_of_one_connection_are_stored_in_their_order_with_faults(bus: Bus) -> None:
     """Faults make a task of each call; those that do not wait keep their order."""
     bus.place.faults = Faults()

@@ -73,6 +73,38 @@ async def test_a_session_that_is_left_is_free_at_once_and_nothing_counts(bus: Bu
     assert message.delivery_count == 0
 
 
+async def test_a_session_whose_connection_is_lost_is_free_at_once(bus: Bus) -> None:
+    """Nobody has to wait for the end of its lock, and nothing counts."""
+    sender = await bus.sender(BILLS)
+    await sender.send_messages(messages("x", session_id="a"))
+    first = await session(bus, "a")
+    await take(first, 1)
+    bus.place.drop_connections()
+    second = await session(bus, "a")
+    [message] = await take(second, 1)
+    assert message.delivery_count == 0
+
+
+async def test_a_deferred_message_of_a_session_is_the_sessions(bus: Bus) -> None:
+    """It is settled under the session's lock, and goes back with it."""
+    sender = await bus.sender(BILLS)
+    await sender.send_messages(messages("x", session_id="a"))
+    first = await session(bus, "a")
+    [message] = await take(first, 1)
+    number = message.sequence_number
+    assert number is not None
+    await first.defer_message(message)
+    [message] = await first.receive_deferred_messages(number)
+    await first.abandon_message(message)
+    [message] = await first.receive_deferred_messages(number)
+    await first.close()
+    second = await session(bus, "a")
+    [message] = await second.receive_deferred_messages(number)
+    assert message.delivery_count == 1
+    await second.complete_message(message)
+    assert bus.place.counts().acked == 1
+
+
 async def test_a_session_whose_lock_is_over_is_lost(bus: Bus) -> None:
     """What it held counts as failed, and nothing can be settled any more."""
     sender = await bus.sender(BILLS)
