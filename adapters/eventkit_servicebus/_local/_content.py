@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -74,8 +75,9 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def id(self) -> Any:
-        """The sender's id for it: of any of four types, or None."""
-        return _at(self.properties(), 0)
+        """The sender's id for it: of one of four types, or None."""
+        value = _at(self.properties(), 0)
+        return value if isinstance(value, str | bytes | UUID | Ulong) else None
 
     @property
     def session(self) -> str | None:

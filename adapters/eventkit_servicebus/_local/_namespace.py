@@ -61,7 +61,7 @@ class Namespace:
         queue = LocalQueue(name, settings, wall=self.wall, dead_letters=dead_letters)
         self._queues[name.lower()] = queue
         self._pumps[queue] = pump = Pump(queue, self.now)
-        queue.on_ready = pump.ring
+        queue.watch(pump.ring)
         if settings.sessions:
             self._sessions[queue] = sessions = Sessions(queue, pump.ring)
             pump.on_time = sessions.tend
@@ -112,7 +112,7 @@ class Namespace:
         for queue, pump in self._pumps.items():
             queue.catch_up(now)
             pump.ring()
-        return _sum(queue.tally for queue in self._queues.values() if queue.dead_letters is not None)
+        return _sum(queue.tally() for queue in self._queues.values() if queue.dead_letters is not None)
 
     def end(self) -> None:
         """Let nobody wait any more."""

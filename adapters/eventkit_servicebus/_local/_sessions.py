@@ -79,8 +79,7 @@ class Sessions:
             self._waiting.remove(owner)
         for session in [session for session, lock in self._locks.items() if lock.owner is owner]:
             del self._locks[session]
-            for receipt in self._queue.held_of(session):
-                self._queue.release(receipt, now)
+            self._queue.leave_session(session, now, counts=False)
         self._ring()
 
     def renew(self, session: str, now: float) -> float:
@@ -115,6 +114,5 @@ class Sessions:
         """End the locks whose time is over."""
         for session, lock in [(session, lock) for session, lock in self._locks.items() if lock.until <= now]:
             del self._locks[session]
-            for receipt in self._queue.held_of(session):
-                self._queue.fail(receipt, now)
+            self._queue.leave_session(session, now, counts=True)
             lock.owner.lost()

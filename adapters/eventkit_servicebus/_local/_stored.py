@@ -39,13 +39,13 @@ class Stored(Message):
     dead_from: str | None = None
 
     @classmethod
-    def of(cls, content: Content, id: str, session: str) -> Stored:
+    def of(cls, content: Content, session: str) -> Stored:
         """A message that was sent."""
         durable, priority, ttl = (*content.header[:3], None, None, None)[:3]
         own = content.own_annotations()
         return cls(
             content.bare,
-            id,
+            "",
             key=session,
             session=session,
             header=b"".join(map(encode, (durable, priority, ttl, None))),
