@@ -32,7 +32,7 @@ __all__ = ["copy_of"]
 
 _PARTITION_KEY: Final = b"x-opt-partition-key"
 # The SDK writes a time to live into the header, and as two times into the properties.
-_LIFE: Final = section(4 + 5, 5) + 2 * (TIMESTAMP - 1)
+_LIFE: Final = section(4 + 5) + 2 * (TIMESTAMP - 1)
 _LONGEST_LIFE: Final = 2**32  # milliseconds
 _COPIED: Final = ("group_id", "to", "subject", "reply_to", "correlation_id", "content_encoding", "reply_to_group_id")
 

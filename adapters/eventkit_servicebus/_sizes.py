@@ -25,9 +25,9 @@ class Unfit(Exception):
     """This message cannot be sent as it is; the text says why, without payload."""
 
 
-def section(content: int, items: int) -> int:
-    """Bytes of a section that is a map or a list of so many items, which take `content` bytes."""
-    return content + (6 if items <= 255 and content < 255 else 12)
+def section(content: int) -> int:
+    """Bytes of a section that is a map or a list of this content. (Of what is small there are no 256 items.)"""
+    return content + (6 if content < 255 else 12)
 
 
 def _sized(length: int) -> int:
@@ -44,7 +44,7 @@ def text_size(text: str) -> int:
     return _sized(_octets(text))
 
 
-SCHEDULE: Final = section(text_size("x-opt-scheduled-enqueue-time") + TIMESTAMP, 2)
+SCHEDULE: Final = section(text_size("x-opt-scheduled-enqueue-time") + TIMESTAMP)
 """Bytes of the annotations of a message that is due at a time."""
 
 
@@ -59,13 +59,13 @@ def properties_size(wire: Mapping[str, str]) -> int:
                 f"over the limit of {_MOST_PROPERTY:,} for one"
             )
         size += _sized(one) + _sized(other)
-    return section(size, 2 * len(wire)) if wire else 0
+    return section(size) if wire else 0
 
 
 def fields_size(*fields: str | None) -> int:
     """Bytes of the section that holds these of the fields of AMQP; one that is not there takes a byte."""
     given = [text_size(field) for field in fields if field is not None]
-    return section(sum(given) + _FIELDS - len(given), _FIELDS)
+    return section(sum(given) + _FIELDS - len(given))
 
 
 def check_size(beside: int, body: bytes, most: int) -> None:
