@@ -26,7 +26,7 @@ class Unfit(Exception):
 
 
 def section(content: int) -> int:
-    """Bytes of a section that is a map or a list of this content. (Of what is small there are no 256 items.)"""
+    """Bytes of a section that is a map or a list of this content; 256 items are never a small one."""
     return content + (6 if content < 255 else 12)
 
 
