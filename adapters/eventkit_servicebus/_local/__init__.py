@@ -4,7 +4,13 @@
         os.environ.update(place.environment)
         ...
 
-It speaks AMQP 1.0 on a loopback port, without TLS, over the in-memory broker of `eventkit.testing`.
+It speaks AMQP 1.0 on a loopback port, without TLS, over the in-memory broker of `eventkit.testing`, to the SDK as it
+is: tokens, queues, topics and subscriptions, dead letters, sessions and their states, locks by token, confirmed
+settlement, deferred and scheduled messages, peeking, batches, time to live, duplicate detection. It is kinder than the
+service in these: every token is believed, quotas have no end, a lock lives as long as it says, nothing is delivered
+twice without a reason, the limits of a link's and a session's window are not held against a client, and connections
+live until somebody ends them. A subscription takes every message: there are no rules, no forwarding, no transactions,
+no partitions, no management over HTTP, and no state that outlives the server.
 """
 
 from eventkit_servicebus._local._errors import AmqpError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -199,7 +199,7 @@ class LocalQueue:
             else:
                 self._tally.nacked += done
         self._bury(now)
-        self._shelf.forget_session(session, now)
+        self._shelf.leave_session(session, now)
 
     # -- dead letters --------------------------------------------------------------------------
 
@@ -253,6 +253,12 @@ class LocalQueue:
                 if message.state == ACTIVE and number not in locked and message.expires > now
             )
         )
+
+    def next_session(self, locked: Container[str], now: float) -> str | None:
+        """A session that has something to deliver, and is not locked: the one that has waited for its turn longest."""
+        found = self._shelf.next_session(locked, now)
+        self._bury(now)
+        return found
 
     def catch_up(self, now: float) -> None:
         """See what time has done until now."""

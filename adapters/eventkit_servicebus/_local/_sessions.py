@@ -102,11 +102,8 @@ class Sessions:
         for owner in [owner for owner in self._waiting if owner.waits_until <= now]:
             self._waiting.remove(owner)
             owner.waited()
-        if self._waiting:
-            free = [session for session in self._queue.sessions(now) if session not in self._locks]
-            for session, owner in zip(free, tuple(self._waiting), strict=False):
-                self._waiting.remove(owner)
-                self._grant(session, owner, now)
+        while self._waiting and (session := self._queue.next_session(self._locks, now)) is not None:
+            self._grant(session, self._waiting.pop(0), now)
         ends = [lock.until for lock in self._locks.values()] + [owner.waits_until for owner in self._waiting]
         return min(ends, default=math.inf)
 

@@ -8,7 +8,7 @@ since who holds it gets its messages and nobody else; so has each deferred messa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import count
 from typing import Final
 
@@ -168,13 +168,18 @@ class Shelf:
             del self.stored[message.sequence]
         return buried
 
-    def forget_session(self, session: str, now: float) -> None:
-        """Drop the line of a session that has nothing."""
-        line = self._lines.get(session)
-        if line is not None and session:
+    def leave_session(self, session: str, now: float) -> None:
+        """Let the line of a session that has nothing be gone, and another one be the last in turn."""
+        line = self._lines.pop(session, None)
+        if line is not None:
             depth = line.depth(now)
-            if not depth.ready and not depth.delayed and not depth.leased and not self.buried:
-                del self._lines[session]
+            if depth.ready or depth.delayed or depth.leased:
+                self._lines[session] = line
+
+    def next_session(self, locked: Container[str], now: float) -> str | None:
+        """The first session in turn that is not locked and has something to deliver."""
+        lines = ((session, line) for session, line in self._lines.items() if session not in locked)
+        return next((session for session, line in lines if line.depth(now).ready), None)
 
     # -- time, and looking at it ---------------------------------------------------------------
 

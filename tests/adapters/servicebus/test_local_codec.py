@@ -7,9 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from eventkit_servicebus._local._content import Content, section, with_application
 from eventkit_servicebus._local._decode import decode, decode_all, skip
 from eventkit_servicebus._local._encode import encode
 from eventkit_servicebus._local._errors import CodecError
+from eventkit_servicebus._local._stored import Stored
 from eventkit_servicebus._local._types import (
     Array,
     Byte,
@@ -167,3 +169,45 @@ def test_lengths_and_small_numbers_take_their_short_forms() -> None:
         "00 53 14 c0 09 03 43 52 ff 70 00 00 01 00"
     )
     assert encode(UUID(int=1)) == b"\x98" + bytes(15) + b"\x01"
+
+
+SECTIONS = st.tuples(
+    st.lists(st.one_of(st.none(), st.text(max_size=5), st.uuids()), max_size=13),
+    st.dictionaries(st.text(max_size=9), st.one_of(st.text(max_size=9), st.booleans()), max_size=4),
+    st.one_of(
+        st.binary().map(lambda body: [Described(Ulong(0x75), body)]),
+        st.lists(st.binary(max_size=9).map(lambda body: Described(Ulong(0x75), body)), min_size=1, max_size=3),
+        VALUES.map(lambda value: [Described(Ulong(0x77), value)]),
+    ),
+)
+
+
+@given(SECTIONS, st.dictionaries(st.text("abc-:.", max_size=5).map(Symbol), TEXTS, max_size=3))
+def test_a_message_is_stored_and_sent_as_it_came(sections: Any, annotations: Any) -> None:
+    """What the sender said stays byte for byte; a dead letter says a reason more, and nothing less."""
+    properties, application, body = sections
+    parts = [Described(Ulong(0x73), properties), Described(Ulong(0x74), application), *body]
+    bare = b"".join(map(encode, parts))
+    before = [Described(Ulong(0x70), [True, Ubyte(4), Uint(5)]), Described(Ulong(0x72), annotations)]
+    content = Content.read(b"".join(map(encode, before)) + bare)
+    assert (content.bare, content.ttl) == (bare, 0.005)
+
+    again = Content.read(Stored.of(content, "").outgoing(3, 1.0))
+    assert again.bare == bare
+    assert typed(again.header) == typed([True, Ubyte(4), Uint(5), None, Uint(3)])
+    assert again.own_annotations() == annotations
+
+    dead = with_application(bare, {"DeadLetterReason": "r"})
+    assert section(dead, 0x74) == {**application, "DeadLetterReason": "r"}
+    assert typed(section(dead, 0x73)) == typed(properties)
+    assert dead.endswith(b"".join(map(encode, body)))
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_are_a_message_that_raises_later(data: bytes) -> None:
+    """What is read can be sent, whatever it is."""
+    try:
+        content = Content.read(data)
+    except CodecError:
+        return
+    Stored.of(content, "").outgoing(0, None)

@@ -61,6 +61,19 @@ async def test_next_available_is_one_that_has_something(bus: Bus) -> None:
     assert receiver.session.session_id == "late"
 
 
+async def test_sessions_take_turns(bus: Bus) -> None:
+    """One that is left with something goes to the end of the line, or it would starve the others."""
+    sender = await bus.sender(BILLS)
+    for id in ("a", "b"):
+        await sender.send_messages(messages("x", "y", session_id=id))
+    seen = []
+    for _ in range(3):
+        receiver = await session(bus)
+        seen.append(receiver.session.session_id)
+        await receiver.close()
+    assert seen == ["a", "b", "a"]
+
+
 async def test_a_session_that_is_left_is_free_at_once_and_nothing_counts(bus: Bus) -> None:
     """A worker that stops has failed nothing."""
     sender = await bus.sender(BILLS)
