@@ -1,0 +1,93 @@
+"""What can be learned at start without the right to manage, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from eventkit.errors import (
+    AccessDenied,
+    ConfigurationError,
+    ConnectionLost,
+    PermanentAdapterError,
+    SourceNotFound,
+    UnsupportedByAdapter,
+)
+from eventkit.spi import Demand, Limits, Traits
+from eventkit_servicebus._config import Place
+from eventkit_servicebus._errors import condition_of
+from eventkit_servicebus._wire import unreachable
+
+_PER_RECEIVER: Final = 50
+"""Events in hand for which one receiver is enough."""
+_MOST_RECEIVERS: Final = 8
+_LEASE_TOTAL: Final = 900.0
+"""Seconds for which a lock was seen to be renewed: https://github.com/Azure/azure-service-bus/issues/685"""
+
+
+def limits(demand: Demand | None, *, most: int) -> Limits:
+    """A call settles one message: so many are in flight at a time. `most` is of a message, `body` of a small one."""
+    number = 1 if demand is None else min(max(math.ceil(demand.events / _PER_RECEIVER), 1), _MOST_RECEIVERS)
+    return Limits(receive=100, concurrent_receives=number, settle=100, extend=100, publish=500, body=most)
+
+
+def traits(*, delays: bool) -> Traits:
+    """The differences of this source from others; `delays` says that a copy of a message can be sent to it.
+
+    How often it delivers before it dead-letters by itself is not told without the right to manage; a delayed retry,
+    which is a new message, starts that count anew.
+    """
+    return Traits(
+        delivery_count="exact",
+        confirms_ack=True,
+        max_retry_delay=None if delays else 0.0,
+        lease_fixed=True,
+        lease_total_max=_LEASE_TOTAL,
+    )
+
+
+def warnings(place: Place, *, ordered: bool, denied: AccessDenied | None) -> Iterator[str]:
+    """What works, and will surprise."""
+    if denied is not None:
+        yield (
+            f"{place.address}: these credentials may not send to it, so what is to be retried later waits in the "
+            "worker, under its lock; grant them Azure Service Bus Data Sender (Send) on the queue"
+        )
+    if place.prefetch:
+        yield (
+            f"{place.address}: of what is fetched ahead (prefetch={place.prefetch}) nobody extends the locks; keep it "
+            "below what is handled within one"
+        )
+    if ordered:
+        yield f"{place.address} has no sessions: the service keeps no order per key, nor does it for a retry"
+
+
+@contextmanager
+def opening(place: Place) -> Iterator[None]:
+    """Say what to do about a receiver or sender that cannot be opened."""
+    try:
+        yield
+    except SourceNotFound as exc:
+        raise SourceNotFound(
+            f"there is no {place.shown} in {place.host}: create it, or correct {place.address} (a source is a queue, or "
+            "a subscription as in servicebus://NAMESPACE/TOPIC/SUBSCRIPTION; a sink is a queue or a topic)"
+        ) from exc.__cause__
+    except ConnectionLost as exc:
+        raise unreachable(place, exc) from exc.__cause__
+    except AccessDenied:
+        raise
+    except PermanentAdapterError as exc:
+        if condition_of(exc.__cause__) != "amqp:not-allowed":
+            raise
+        text = str(exc.__cause__)
+        if "requires sessions" in text:
+            raise UnsupportedByAdapter(
+                f"{place.address} requires sessions, which cannot be received from yet; use one without"
+            ) from exc.__cause__
+        if "topic" in text.lower() and place.subscription is None:
+            raise ConfigurationError(
+                f"{place.address} is a topic: events are received from a subscription, {place.address}/SUBSCRIPTION"
+            ) from exc.__cause__
+        raise ConfigurationError(f"{place.address} cannot be opened ({text})") from exc.__cause__

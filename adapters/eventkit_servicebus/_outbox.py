@@ -1,0 +1,97 @@
+"""Sending: messages in batches that fit, one operation at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+from azure.servicebus.aio import ServiceBusSender
+from azure.servicebus.exceptions import MessageSizeExceededError
+
+from eventkit.errors import AdapterError
+from eventkit.spi import DONE, Settled
+from eventkit_servicebus._config import Place
+from eventkit_servicebus._errors import refusals, translated_errors
+from eventkit_servicebus._wire import Wire, close
+
+ENVELOPE: Final = 1_024
+"""Bytes that a batch has beside its messages, at most: it repeats the ids of the first one."""
+
+_NOT_SENT: Final = Settled.retry(cause="a message before it was not sent")
+
+
+class Outbox:
+    """One sender. After an error it opens anew by itself, with the next call."""
+
+    def __init__(self, place: Place, sender: ServiceBusSender, most: int) -> None:
+        self.most = most
+        """Bytes that one message may have, as the SDK counts them."""
+        self._place = place
+        self._sender = sender
+        # When a connection goes down with several sends on it, the SDK reports all of them as failed, sent or not.
+        self._one_at_a_time = anyio.Lock()
+
+    async def send(self, messages: Sequence[ServiceBusMessage]) -> list[Settled | AdapterError]:
+        """Send these, each of at most `most` bytes. Of a batch whose answer was lost, an AdapterError for each.
+
+        A batch holds messages of one session. After one that failed, nothing of its session is sent any more.
+        """
+        results: list[Settled | AdapterError] = [_NOT_SENT] * len(messages)
+        groups: dict[tuple[str | None, str | None], list[int]] = {}
+        for position, message in enumerate(messages):
+            groups.setdefault((message.session_id, message.partition_key), []).append(position)
+        async with self._one_at_a_time:
+            for positions in groups.values():
+                answers = await self._send_group([messages[position] for position in positions])
+                for position, answer in zip(positions, answers, strict=False):
+                    results[position] = answer
+        return results
+
+    async def _send_group(self, messages: Sequence[ServiceBusMessage]) -> list[Settled | AdapterError]:
+        """The answers as far as it came."""
+        answers: list[Settled | AdapterError] = []
+        for batch in self._batches(messages):
+            answers += await self._send(batch)
+            if answers[-1] is not DONE:
+                break
+        return answers
+
+    def _batches(self, messages: Sequence[ServiceBusMessage]) -> Iterator[ServiceBusMessageBatch]:
+        batch = self._batch()
+        for message in messages:
+            try:
+                batch.add_message(message)
+            except MessageSizeExceededError:
+                yield batch
+                batch = self._batch()
+                batch.add_message(message)
+        yield batch
+
+    def _batch(self) -> ServiceBusMessageBatch:
+        return ServiceBusMessageBatch(self.most + ENVELOPE)
+
+    async def _send(self, batch: ServiceBusMessageBatch) -> Sequence[Settled | AdapterError]:
+        try:
+            with translated_errors("publish to", self._place):
+                await self._sender.send_messages(batch)
+        except AdapterError as exc:
+            try:
+                return refusals(exc, len(batch))
+            except AdapterError as unknown:
+                return [unknown] * len(batch)
+        return [DONE] * len(batch)
+
+
+@asynccontextmanager
+async def outbox(wire: Wire) -> AsyncIterator[Outbox]:
+    """An open sender. Raises AdapterError."""
+    sender = await wire.sender()
+    try:
+        with translated_errors("publish to", wire.place):
+            most = (await sender.create_message_batch()).max_size_in_bytes
+        yield Outbox(wire.place, sender, most - ENVELOPE)
+    finally:
+        await close(sender)

@@ -1,0 +1,38 @@
+"""Publishing to a queue or topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from uuid import uuid4
+
+from eventkit.spi import UNKNOWN, Limits, Outgoing, Settled
+from eventkit_servicebus._config import Place
+from eventkit_servicebus._content import Message, Refused, message_of
+from eventkit_servicebus._errors import partly
+from eventkit_servicebus._outbox import Outbox
+
+
+class ServicebusSink:
+    """A queue or topic to publish to. See `eventkit.spi.Sink`."""
+
+    def __init__(self, limits: Limits, place: Place, outbox: Outbox) -> None:
+        self.limits = limits
+        self._place = place
+        self._outbox = outbox
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Sequence[Settled]:
+        """See `Sink.publish`. A delayed message is stored at once, and delivered when it is due."""
+        results: list[Settled] = [UNKNOWN] * len(messages)
+        made: list[tuple[int, Message]] = []
+        now, most, sessions = time.time(), self._outbox.most, self._place.sessions
+        for position, message in enumerate(messages):
+            written = message_of(message, most=most, sessions=sessions, token=uuid4().hex, now=now)
+            if isinstance(written, Refused):
+                results[position] = Settled.refused(written.cause)
+            else:
+                made.append((position, written))
+        answers = partly(await self._outbox.send([message for _, message in made]))
+        for (position, _), answer in zip(made, answers, strict=True):
+            results[position] = answer
+        return results
