@@ -1,0 +1,122 @@
+"""The adapter at a local server that does what a test says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import current_time
+from eventkit_servicebus import adapter
+from eventkit_servicebus._local import AmqpError, Call, Faults, LocalServiceBus, serve
+
+from eventkit.spi import DONE, Address, Delivery, Demand, Extended, Outgoing, Settled, SettledKind, Sink, Source
+from tests.adapters.servicebus.local_support import Clock
+
+DEMAND = Demand(events=50, lease=30.0, wait=1.0)
+QUEUES = ("orders", "bills.sessions", "news/audit", "news/mail")
+
+
+def error(condition: str, description: str = "no") -> AmqpError:
+    """A refusal with this condition."""
+    return AmqpError(condition, description)
+
+
+class Trouble(Faults):
+    """Does to calls what a test says, by the name of the operation; and notes them all."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.errors: dict[str, Exception] = {}
+        """Raised before a call of this name has been done."""
+        self.lost: dict[str, Exception] = {}
+        """Raised after the next call of this name was done."""
+        self.rule: Callable[[Call], None] = lambda call: None
+
+    async def before(self, call: Call) -> None:
+        self.calls.append(call)
+        self.rule(call)
+        if call.operation in self.errors:
+            raise self.errors[call.operation]
+
+    async def after(self, call: Call) -> None:
+        if call.operation in self.lost:
+            raise self.lost.pop(call.operation)
+
+    def of(self, operation: str) -> list[Any]:
+        """The details of the calls of this name."""
+        return [call.detail for call in self.calls if call.operation == operation]
+
+
+class Rig:
+    """A server, and what can be opened at it."""
+
+    def __init__(self, server: LocalServiceBus, clock: Clock, trouble: Trouble) -> None:
+        self.server = server
+        self.clock = clock
+        self.trouble = trouble
+        self.endpoint = server.endpoint.removeprefix("sb://")
+
+    def address(self, name: str, more: str = "") -> Address:
+        return Address.parse(f"servicebus://local/{name}?endpoint={self.endpoint}{more}")
+
+    def skip(self, seconds: float) -> None:
+        """Let time pass at the server."""
+        self.clock.skip(seconds)
+        self.server.counts()
+
+    @asynccontextmanager
+    async def source(self, name: str = "orders", demand: Demand = DEMAND, more: str = "") -> AsyncIterator[Any]:
+        ended = False
+        async with adapter.open_source(self.address(name, more), demand) as source:
+            yield source
+            ended = True
+        assert ended, "the test was cut short, and nobody told"
+
+    @asynccontextmanager
+    async def sink(self, name: str = "orders", more: str = "") -> AsyncIterator[Sink]:
+        async with adapter.open_sink(self.address(name, more)) as sink:
+            yield sink
+
+    @asynccontextmanager
+    async def both(self, name: str = "orders", demand: Demand = DEMAND) -> AsyncIterator[tuple[Any, Sink]]:
+        async with self.source(name, demand) as source, self.sink(name.partition("/")[0]) as sink:
+            yield source, sink
+
+
+@asynccontextmanager
+async def rigged(*queues: str, **options: Any) -> AsyncIterator[Rig]:
+    """A rig with these queues, or some of every kind."""
+    clock, trouble = Clock(), Trouble()
+    async with serve(queues or QUEUES, faults=trouble, clock=clock.now, wall=clock.wall, **options) as server:
+        yield Rig(server, clock, trouble)
+
+
+async def publish(sink: Sink, *messages: Outgoing | bytes) -> None:
+    """Publish these; all are stored."""
+    made = [Outgoing(body=each) if isinstance(each, bytes) else each for each in messages]
+    assert await sink.publish(made) == [DONE] * len(made)
+
+
+async def received(source: Source, number: int, within: float = 5.0) -> list[Delivery]:
+    """So many deliveries, in one receive or several."""
+    found: list[Delivery] = []
+    until = current_time() + within
+    while len(found) < number:
+        found += await source.receive(number - len(found), 1.0)
+        assert current_time() < until, f"{len(found)} of {number} came"
+    return found
+
+
+def bodies(deliveries: list[Delivery]) -> list[bytes]:
+    return [delivery.body for delivery in deliveries]
+
+
+def receipts(deliveries: list[Delivery]) -> list[Any]:
+    return [delivery.receipt for delivery in deliveries]
+
+
+def kinds(results: Any) -> list[SettledKind | None]:
+    """What was said of each; None for an extension."""
+    assert all(isinstance(result, Settled | Extended) for result in results)
+    return [result.kind if isinstance(result, Settled) else None for result in results]
