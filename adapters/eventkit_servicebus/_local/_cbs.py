@@ -1,14 +1,13 @@
-"""Tokens: every one is believed that looks like one."""
+"""Tokens: every one is believed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from eventkit_servicebus._local._types import Int
+from eventkit_servicebus._local._errors import AmqpError
 
 
-def put_token(application: dict[Any, Any]) -> tuple[dict[str, Any], None]:
-    """The answer to a client that shows its token, and no body."""
-    good = application.get("operation") == "put-token"
-    status, text = (202, "Accepted") if good else (400, "the only operation is put-token")
-    return {"status-code": Int(status), "status-description": text}, None
+def check(application: dict[Any, Any]) -> None:
+    """Look at what a client asks of `$cbs`. Raises AmqpError if it shows no token."""
+    if application.get("operation") != "put-token":
+        raise AmqpError("amqp:not-implemented", "The only operation is put-token.")

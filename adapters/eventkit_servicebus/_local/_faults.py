@@ -10,7 +10,7 @@ import msgspec
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a client asks for, or gets, as a fault sees it.
 
-    `operation` is "open", "attach", "send", "settle", "deliver", or a management operation as in "renew-lock".
+    `operation` is "put-token", "attach", "send", "settle", "deliver", or a management operation as in "renew-lock".
     `entity` is the name of the queue or subscription, empty for none. `detail` is the outcome of a settlement
     ("complete", "abandon", "defer", "dead-letter", "release"), the role of an attach ("sender", "receiver"), or how
     many messages are sent or delivered.

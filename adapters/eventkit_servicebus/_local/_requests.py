@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from eventkit_servicebus._local import _performatives as p
-from eventkit_servicebus._local._cbs import put_token
+from eventkit_servicebus._local._cbs import check
 from eventkit_servicebus._local._content import APPLICATION, PROPERTIES, VALUE, Content, message, section
 from eventkit_servicebus._local._errors import AmqpError, CodecError
 from eventkit_servicebus._local._faults import Call
@@ -64,7 +64,8 @@ class Requests(Incoming):
             return  # nobody knows to whom the answer would belong
         connection = self.session.connection
         if self._node.cbs:
-            self._reply(request, *put_token(request.application))
+            call = Call(operation="put-token", entity="")
+            connection.perform(call, lambda: check(request.application), lambda refusal: self._told(request, refusal))
             return
         name = str(request.application.get("operation", "")).rpartition(":")[2]
         replies: list[Any] = []
@@ -74,6 +75,11 @@ class Requests(Incoming):
 
         call = Call(operation=name, entity=self._node.entity)
         connection.perform(call, act, lambda refusal: self._managed(request, replies, refusal))
+
+    def _told(self, request: Request, refusal: AmqpError | None) -> None:
+        """Whether the token is believed."""
+        status, text = (202, "Accepted") if refusal is None else (_status(refusal), refusal.description)
+        self._reply(request, {"status-code": Int(status), "status-description": text}, None)
 
     def _managed(self, request: Request, replies: list[Any], refusal: AmqpError | None) -> None:
         if refusal is not None:
@@ -104,9 +110,13 @@ _STATUS = {
 }
 
 
+def _status(refusal: AmqpError) -> int:
+    return _STATUS.get(refusal.condition, 400)
+
+
 def _failure(refusal: AmqpError) -> dict[str, Any]:
     return {
-        "statusCode": Int(_STATUS.get(refusal.condition, 400)),
+        "statusCode": Int(_status(refusal)),
         "statusDescription": refusal.description,
         "errorCondition": Symbol(refusal.condition),
     }

@@ -71,7 +71,7 @@ class LocalServiceBus:
         self.connection_string = (
             f"Endpoint={self.endpoint};SharedAccessKeyName=local;SharedAccessKey=local;UseDevelopmentEmulator=true"
         )
-        self.environment: Mapping[str, str] = {"AZURE_SERVICEBUS_CONNECTION_STRING": self.connection_string}
+        self.environment: Mapping[str, str] = {"SERVICEBUS_CONNECTION_STRING": self.connection_string}
         self._server = server
 
     @property

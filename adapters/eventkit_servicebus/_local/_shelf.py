@@ -80,8 +80,10 @@ class Shelf:
 
     def add(self, message: Stored, delay: float, now: float) -> None:
         """A message comes in, with a new number; with a delay, it gets another one when that is over."""
+        line = self._line(message.session)
+        line.counts(now)  # what was due before has the numbers before
         self._number(message)
-        self._line(message.session).publish(message, delay, now)
+        line.publish(message, delay, now)
 
     def take(self, session: str, limit: int, lease: float, now: float) -> list[tuple[int, Stored]]:
         """Lock up to `limit` messages of a session that wait: (receipt, message) of each."""

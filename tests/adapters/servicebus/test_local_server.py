@@ -11,6 +11,7 @@ import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.exceptions import (
     MessageLockLostError,
+    ServiceBusAuthenticationError,
     ServiceBusAuthorizationError,
     ServiceBusError,
     ServiceBusServerBusyError,
@@ -83,6 +84,15 @@ async def test_a_link_can_be_refused_or_detached_by_throttling(bus: Bus) -> None
     other = await bus.receiver()
     [message] = await take(other, 1)
     assert message.delivery_count == 1
+
+
+async def test_a_token_can_be_refused(bus: Bus) -> None:
+    """Wrong key, or none: before any link is there."""
+    bus.place.faults = Refuse("put-token", AmqpError("amqp:unauthorized-access", "InvalidSignature: on purpose"))
+    with pytest.raises(ServiceBusAuthenticationError):
+        await bus.receiver()
+    bus.place.faults = None
+    await bus.receiver()
 
 
 async def test_a_lost_confirmation_of_a_send_leaves_two(bus: Bus) -> None:
@@ -181,7 +191,7 @@ async def test_a_place_says_how_to_find_it(bus: Bus) -> None:
     assert place.address("orders") == "servicebus://eventkit-local/orders"
     assert place.dead_letters("orders") == "servicebus://eventkit-local/orders/$DeadLetterQueue"
     assert place.environment == {
-        "AZURE_SERVICEBUS_CONNECTION_STRING": (
+        "SERVICEBUS_CONNECTION_STRING": (
             f"Endpoint={place.endpoint};SharedAccessKeyName=local;SharedAccessKey=local;UseDevelopmentEmulator=true"
         )
     }
