@@ -197,3 +197,15 @@ class Rules(RuleBasedStateMachine):
 
 TestRules = Rules.TestCase
 TestRules.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_release_that_comes_too_late_takes_no_count_back() -> None:
+    """The lock has ended, and nobody has looked since: chance hardly ever comes this way."""
+    rules = Rules()
+    rules.send(None, 0)
+    rules.take(1)
+    rules.pass_time(11.0)
+    rules.settle_too_late(0, "release")
+    rules.look()
+    rules.take(1)
+    assert rules.known[0].failures == 1
