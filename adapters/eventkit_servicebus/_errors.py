@@ -100,7 +100,7 @@ def condition_of(exc: BaseException | None) -> str | None:
     return None if condition is None else str(condition)
 
 
-def is_answer(exc: Exception) -> bool:
+def is_answer(exc: BaseException | None) -> bool:
     """Whether Service Bus itself said so, about one message: the link that it came on is as good as before."""
     return isinstance(exc, (*_GONE, ServiceBusServerBusyError, MessageSizeExceededError))
 

@@ -71,8 +71,8 @@ def opening(place: Place) -> Iterator[None]:
         yield
     except SourceNotFound as exc:
         raise SourceNotFound(
-            f"there is no {place.shown} in {place.host}: create it, or correct {place.address} (a source is a queue, or "
-            "a subscription as in servicebus://NAMESPACE/TOPIC/SUBSCRIPTION; a sink is a queue or a topic)"
+            f"there is no {place.shown} in {place.host}: create it, or correct {place.address} (a source is a queue "
+            "or a subscription as in servicebus://NAMESPACE/TOPIC/SUBSCRIPTION; a sink is a queue or a topic)"
         ) from exc.__cause__
     except ConnectionLost as exc:
         raise unreachable(place, exc) from exc.__cause__

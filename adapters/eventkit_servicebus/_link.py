@@ -15,7 +15,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessageAlreadySettled
 
 from eventkit_servicebus._errors import LinkDown, is_answer
-from eventkit_servicebus._wire import close
+from eventkit_servicebus._wire import Opened
 
 MOST_MANAGED: Final = 5_000
 """Calls on the management link of one receiver. The SDK gives that link credit for 10,000 answers, once: the call
@@ -43,8 +43,8 @@ class Hold:
 class Link:
     """One receiver of the SDK, open. `down` once it is of no use for new calls."""
 
-    def __init__(self, receiver: ServiceBusReceiver) -> None:
-        self.receiver = receiver
+    def __init__(self, opened: Opened[ServiceBusReceiver]) -> None:
+        self._opened = opened
         self.down = False
         self.closed = False
         self._managed = 0
@@ -72,7 +72,7 @@ class Link:
         self._calls += 1
         self._managed += managed
         try:
-            yield self.receiver
+            yield self._opened.made
         except MessageAlreadySettled:  # a ValueError, too
             raise
         except ValueError as exc:
@@ -113,7 +113,7 @@ class Link:
         """Idempotent."""
         if not self.closed:
             self.closed = self.down = True
-            await close(self.receiver)
+            await self._opened.close()
 
 
 def lock_of(message: ServiceBusReceivedMessage) -> float:

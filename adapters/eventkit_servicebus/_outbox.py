@@ -11,11 +11,10 @@ from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
-from eventkit.errors import AdapterError
+from eventkit.errors import AdapterError, TransientAdapterError
 from eventkit.spi import DONE, Settled
-from eventkit_servicebus._config import Place
-from eventkit_servicebus._errors import refusals, translated_errors
-from eventkit_servicebus._wire import Wire, close
+from eventkit_servicebus._errors import SOON, is_answer, refusals, translated_errors
+from eventkit_servicebus._wire import Opened, Wire
 
 ENVELOPE: Final = 1_024
 """Bytes that a batch has beside its messages, at most: it repeats the ids of the first one."""
@@ -24,13 +23,13 @@ _NOT_SENT: Final = Settled.retry(cause="a message before it was not sent")
 
 
 class Outbox:
-    """One sender. After an error it opens anew by itself, with the next call."""
+    """One sender, and another one after an error."""
 
-    def __init__(self, place: Place, sender: ServiceBusSender, most: int) -> None:
+    def __init__(self, wire: Wire, sender: Opened[ServiceBusSender], most: int) -> None:
         self.most = most
         """Bytes that one message may have, as the SDK counts them."""
-        self._place = place
-        self._sender = sender
+        self._wire = wire
+        self._sender: Opened[ServiceBusSender] | None = sender
         # When a connection goes down with several sends on it, the SDK reports all of them as failed, sent or not.
         self._one_at_a_time = anyio.Lock()
 
@@ -75,23 +74,36 @@ class Outbox:
 
     async def _send(self, batch: ServiceBusMessageBatch) -> Sequence[Settled | AdapterError]:
         try:
-            with translated_errors("publish to", self._place):
-                await self._sender.send_messages(batch)
+            if self._sender is None:
+                self._sender = await self._wire.sender()
+        except TransientAdapterError as exc:  # nothing was sent
+            return [Settled.retry(exc.retry_after or SOON, str(exc))] * len(batch)
+        try:
+            with translated_errors("publish to", self._wire.place):
+                await self._sender.made.send_messages(batch)
         except AdapterError as exc:
+            if not is_answer(exc.__cause__):
+                await self.close()
             try:
                 return refusals(exc, len(batch))
             except AdapterError as unknown:
                 return [unknown] * len(batch)
         return [DONE] * len(batch)
 
+    async def close(self) -> None:
+        """Until the next call."""
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await sender.close()
+
 
 @asynccontextmanager
 async def outbox(wire: Wire) -> AsyncIterator[Outbox]:
     """An open sender. Raises AdapterError."""
     sender = await wire.sender()
+    most = (await sender.made.create_message_batch()).max_size_in_bytes
+    box = Outbox(wire, sender, most - ENVELOPE)
     try:
-        with translated_errors("publish to", wire.place):
-            most = (await sender.create_message_batch()).max_size_in_bytes
-        yield Outbox(wire.place, sender, most - ENVELOPE)
+        yield box
     finally:
-        await close(sender)
+        await box.close()

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, Generic, TypeVar
 
 import anyio
 from azure.core.exceptions import AzureError
 from azure.servicebus import ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.exceptions import ServiceBusConnectionError
 
 from eventkit.errors import AdapterNotInstalled, ConfigurationError, ConnectionLost, UnsupportedByAdapter
 from eventkit_servicebus._config import DOMAIN, Place
@@ -29,6 +30,8 @@ _SOCKET_TIMEOUT: Final = 0.02
 take ten times as long with the SDK's own 0.2 s."""
 _ONCE: Final[dict[str, Any]] = {"retry_total": 0, "try_timeout": ANSWER_WITHIN, "user_agent": "eventkit"}
 
+T = TypeVar("T", ServiceBusReceiver, ServiceBusSender)
+
 
 class Wire:
     """What opens links to one queue, subscription or topic."""
@@ -37,7 +40,7 @@ class Wire:
         self.place = place
         self._client = client
 
-    async def receiver(self) -> ServiceBusReceiver:
+    async def receiver(self) -> Opened[ServiceBusReceiver]:
         """An open receiver. Raises AdapterError."""
         place = self.place
         options: dict[str, Any] = {"socket_timeout": _SOCKET_TIMEOUT, "prefetch_count": place.prefetch}
@@ -47,31 +50,51 @@ class Wire:
             made = self._client.get_subscription_receiver(place.name, place.subscription, **options)
         else:
             made = self._client.get_queue_receiver(place.name, **options)
-        await self._open(made, "receive from")
-        return made
+        return await self._opened(made, "receive from")
 
-    async def sender(self) -> ServiceBusSender:
+    async def sender(self) -> Opened[ServiceBusSender]:
         """An open sender. Raises AdapterError. To a topic as to a queue: the address on the wire is the same."""
-        made = self._client.get_queue_sender(self.place.name)
-        await self._open(made, "publish to")
-        return made
+        return await self._opened(self._client.get_queue_sender(self.place.name), "publish to")
 
-    async def _open(self, made: ServiceBusReceiver | ServiceBusSender, doing: str) -> None:
+    async def _opened(self, made: T, doing: str) -> Opened[T]:
+        entered: AbstractAsyncContextManager[object] = made
         try:
             with translated_errors(doing, self.place), anyio.fail_after(ANSWER_WITHIN + 1.0):
-                await made.__aenter__()
+                await entered.__aenter__()
         except BaseException:
-            await close(made)
+            await Opened(made).close()
             raise
+        return Opened(made)
 
 
-async def close(made: ServiceBusReceiver | ServiceBusSender) -> None:
-    """Close a link, whatever state it is in; what is on its way to a receiver goes back."""
-    with anyio.move_on_after(CLOSE_WITHIN, shield=True):
-        try:
-            await made.close()
-        except (AzureError, OSError, ValueError, RuntimeError, AttributeError):
-            return  # of a connection that is gone, parts are missing
+class Opened(Generic[T]):
+    """An open sender or receiver of the SDK. It never opens again what went down: another one takes its place.
+
+    Each of several calls that find the connection lost would open one, and the SDK forgets all but the last.
+    """
+
+    def __init__(self, made: T) -> None:
+        self.made = made
+        inside: Any = made
+        self._transport: Any = None
+        with suppress(AttributeError):  # of one that could not be opened, parts are missing
+            self._transport = inside._handler._connection._transport  # noqa: SLF001 - see `close`
+
+        async def stay_down(timeout: float | None = None) -> None:  # noqa: ARG001, ASYNC109 - as the SDK's
+            if not inside._running:  # noqa: SLF001 - there is no public name for it
+                raise ServiceBusConnectionError(message="The connection is down.")
+
+        inside._open = stay_down  # noqa: SLF001 - nor a way to tell it
+
+    async def close(self) -> None:
+        """Close it, whatever state it is in; what is on its way to a receiver goes back."""
+        with anyio.move_on_after(CLOSE_WITHIN, shield=True):
+            # Of a connection that is gone, parts are missing.
+            with suppress(AzureError, OSError, ValueError, RuntimeError, AttributeError):
+                await self.made.close()
+            if self._transport is not None:
+                # Where the other side hung up first, the SDK leaves its socket to the garbage collector.
+                await self._transport.close()
 
 
 @asynccontextmanager

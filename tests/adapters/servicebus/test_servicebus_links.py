@@ -6,9 +6,11 @@ import anyio
 import pytest
 from anyio import current_time
 from eventkit_servicebus import _link
+from eventkit_servicebus._config import Place
 from eventkit_servicebus._errors import LinkDown
 from eventkit_servicebus._link import Link
 from eventkit_servicebus._local import Call, ConnectionDropped
+from eventkit_servicebus._wire import wire
 
 from eventkit.errors import AdapterError, ConnectionLost, Throttled
 from eventkit.spi import DONE, Demand, Settled, SettledKind
@@ -134,24 +136,17 @@ async def test_a_receiver_is_replaced_before_its_management_link_runs_dry(monkey
     assert "update-disposition" not in {call.operation for call in rig.trouble.calls}
 
 
-class Shut:
-    """A receiver whose handler is down: it raises what the SDK's does."""
-
-    async def receive_messages(self, *_: object, **__: object) -> list[object]:
-        raise ValueError("The handler has already been shutdown.")
-
-    async def close(self) -> None:
-        raise ValueError("again")
-
-
 async def test_the_value_error_of_a_closed_handler_is_no_mistake_of_ours() -> None:
     """The SDK raises the builtin one, which also means that an argument is wrong."""
-    link = Link(Shut())  # type: ignore[arg-type]
-    with pytest.raises(LinkDown):
-        await link.receive(1, 1.0)
+    async with rigged() as rig, wire(Place.from_address(rig.address("orders"), "source")) as way:
+        opened = await way.receiver()
+        await opened.close()
+        link = Link(opened)
+        with pytest.raises(LinkDown) as caught:
+            await link.receive(1, 1.0)
+
     assert link.down
-    await link.close()
-    assert link.closed
+    assert type(caught.value.__cause__) is ValueError
 
 
 async def test_receives_side_by_side_have_a_receiver_each() -> None:
