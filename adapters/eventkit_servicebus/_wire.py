@@ -30,7 +30,7 @@ _SOCKET_TIMEOUT: Final = 0.02
 take ten times as long with the SDK's own 0.2 s."""
 _ONCE: Final[dict[str, Any]] = {"retry_total": 0, "try_timeout": ANSWER_WITHIN, "user_agent": "eventkit"}
 
-T = TypeVar("T", ServiceBusReceiver, ServiceBusSender)
+T = TypeVar("T", bound=ServiceBusReceiver | ServiceBusSender)
 
 
 class Wire:
