@@ -23,14 +23,16 @@ from eventkit_servicebus._wire import unreachable
 _PER_RECEIVER: Final = 50
 """Events in hand for which one receiver is enough."""
 _MOST_RECEIVERS: Final = 8
+_BESIDE: Final = 8 * 1024
+"""Bytes of a message that a body leaves for what stands beside it."""
 _LEASE_TOTAL: Final = 900.0
 """Seconds for which a lock was seen to be renewed: https://github.com/Azure/azure-service-bus/issues/685"""
 
 
 def limits(demand: Demand | None, *, most: int) -> Limits:
-    """A call settles one message: so many are in flight at a time. `most` is of a message, `body` of a small one."""
+    """A call settles one message: so many are in flight at a time. A message may have `most` bytes."""
     number = 1 if demand is None else min(max(math.ceil(demand.events / _PER_RECEIVER), 1), _MOST_RECEIVERS)
-    return Limits(receive=100, concurrent_receives=number, settle=100, extend=100, publish=500, body=most)
+    return Limits(receive=100, concurrent_receives=number, settle=100, extend=100, publish=500, body=most - _BESIDE)
 
 
 def traits(*, delays: bool) -> Traits:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import uuid4
 
+import anyio
 from anyio import current_time
 from azure.core.exceptions import AzureError
 from azure.servicebus import ServiceBusReceivedMessage
@@ -27,7 +28,7 @@ _MOST_HELD: Final = 10_000
 class Hold:
     """What a receipt is here."""
 
-    __slots__ = ("copied", "link", "message", "token", "until")
+    __slots__ = ("copied", "link", "message", "token", "turn", "until")
 
     def __init__(self, message: ServiceBusReceivedMessage, link: Link, until: float) -> None:
         self.message = message
@@ -36,6 +37,8 @@ class Hold:
         """When its lease ends, on the loop's clock."""
         self.token = uuid4().hex
         """The id of its copy, which a second one has too: where duplicates are detected, it is dropped."""
+        # Settled twice at a time, the SDK waits for an answer that the other one has read, and the link goes down.
+        self.turn = anyio.Lock()
         self.copied = False
         """Whether a copy is confirmed: what is left to do is to complete the original."""
 

@@ -27,6 +27,10 @@ class ServicebusSink:
         made: list[tuple[int, Message]] = []
         now, most, sessions = time.time(), self._outbox.most, self._place.sessions
         for position, message in enumerate(messages):
+            if len(message.body) > self.limits.body:
+                text = f"the body has {len(message.body):,} bytes, over the limit of {self.limits.body:,}"
+                results[position] = Settled.refused(text)
+                continue
             written = message_of(message, most=most, sessions=sessions, token=uuid4().hex, now=now)
             if isinstance(written, Refused):
                 results[position] = Settled.refused(written.cause)

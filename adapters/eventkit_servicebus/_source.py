@@ -86,6 +86,9 @@ class ServicebusSource:
         results: list[Settled | AdapterError] = [DONE] * len(items)
         copies: list[tuple[int, Message]] = []
         for position, (hold, delay) in enumerate(items):
+            if any(hold is earlier for earlier, _ in items[:position]):
+                results[position] = LOST
+                continue
             copy = None if hold.copied else self._copy(hold, delay)
             if isinstance(copy, Settled):
                 results[position] = copy
@@ -127,6 +130,12 @@ class ServicebusSource:
         return results
 
     async def _settle(self, hold: Hold, verb: Verb, *, extending: bool) -> Settled | AdapterError:
+        if extending:
+            return await self._call(hold, verb, extending=True)
+        async with hold.turn:
+            return await self._call(hold, verb, extending=False)
+
+    async def _call(self, hold: Hold, verb: Verb, *, extending: bool) -> Settled | AdapterError:
         try:
             link = await self._pool.link_for(hold.link, managed=extending)
         except PermanentAdapterError as exc:
