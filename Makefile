@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo clouds test lint types bench bench-pubsub bench-sqs simulate mutants kill lock clean
+.PHONY: help demo clouds test lint types bench bench-pubsub bench-servicebus bench-sqs simulate mutants kill lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ help: ## list the targets
 demo: $(STAMP) ## run a real worker on a week of earthquakes, on the embedded queue
 	@$(BIN)/python examples/quakes/demo.py
 
-CLOUDS := pubsub sqs
+CLOUDS := pubsub servicebus sqs
 clouds: $(STAMP) ## run the demo on the local server of each cloud
 	@for cloud in $(CLOUDS); do $(BIN)/python examples/quakes/demo.py $$cloud || exit 1; done
 
@@ -39,6 +39,9 @@ bench-sqs: $(STAMP) $(PEERS)/.requirements ## measure the cost of an event on SQ
 
 bench-pubsub: $(STAMP) ## measure the cost of an event on Pub/Sub, beside a loop by hand and Google's threaded client
 	@$(BIN)/python -m bench.pubsub
+
+bench-servicebus: $(STAMP) ## measure the cost of an event on Service Bus, beside loops by hand
+	@$(BIN)/python -m bench.servicebus
 
 simulate: SEEDS ?= 1000
 simulate: SIZE ?= large

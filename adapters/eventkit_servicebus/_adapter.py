@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from eventkit.errors import AccessDenied
 from eventkit.spi import Address, Demand, LocalPlace, Sink, Source, SourceInfo
 from eventkit_servicebus._config import Place
 from eventkit_servicebus._facts import limits, opening, traits, warnings
-from eventkit_servicebus._outbox import Outbox, outbox
-from eventkit_servicebus._receivers import receivers
+from eventkit_servicebus._outbox import outbox
+from eventkit_servicebus._sessions import Sessions
 from eventkit_servicebus._sink import ServicebusSink
 from eventkit_servicebus._source import DeadLetteringSource, ServicebusSource
-from eventkit_servicebus._wire import Wire, wire
+from eventkit_servicebus._start import Start
+from eventkit_servicebus._wire import wire
 
 _SMALLEST: Final = 255 * 1024
 """Bytes that a message may have in every tier."""
@@ -40,32 +40,22 @@ class ServicebusAdapter:
 
 @asynccontextmanager
 async def _open_source(place: Place, demand: Demand) -> AsyncIterator[Source]:
-    asked = limits(demand, most=_SMALLEST)
     async with AsyncExitStack() as stack:
         with opening(place):
             way = await stack.enter_async_context(wire(place))
-            pool = await stack.enter_async_context(receivers(way, asked.concurrent_receives))
-            copies = await _copies(stack, way)
-        denied = copies if isinstance(copies, AccessDenied) else None
-        box = copies if isinstance(copies, Outbox) else None
+            start = Start(way)
+            stack.push_async_callback(start.close)
+            await start.open(demand)
+        managed, facts = start.managed, start.facts
+        ordered = isinstance(start.pool, Sessions)
         info = SourceInfo(
             name=place.address,
-            limits=asked,
-            traits=traits(delays=box is not None),
-            warnings=tuple(warnings(place, ordered=demand.ordered, denied=denied)),
+            limits=limits(receives=start.receives, most=_SMALLEST),
+            traits=traits(facts, delays=start.outbox is not None, sessions=ordered),
+            warnings=tuple(warnings(place, demand, facts, managed=managed, denied=start.denied)),
         )
         kind = ServicebusSource if place.dead_letters else DeadLetteringSource
-        yield kind(info, place, pool, box)
-
-
-async def _copies(stack: AsyncExitStack, way: Wire) -> Outbox | AccessDenied | None:
-    """Where copies of messages are sent for a retry; None where they would go to others too, or to nobody."""
-    if way.place.subscription is not None or way.place.dead_letters:
-        return None
-    try:
-        return await stack.enter_async_context(outbox(way))
-    except AccessDenied as exc:
-        return exc
+        yield kind(info, place, start.pool, start.outbox, managed, sessions=ordered)
 
 
 @asynccontextmanager
@@ -73,8 +63,9 @@ async def _open_sink(place: Place) -> AsyncIterator[Sink]:
     async with AsyncExitStack() as stack:
         with opening(place):
             way = await stack.enter_async_context(wire(place))
-            box = await stack.enter_async_context(outbox(way))
-        yield ServicebusSink(limits(None, most=box.most), place, box)
+            box = await outbox(way)
+            stack.push_async_callback(box.close)
+        yield ServicebusSink(limits(most=box.most), place, box)
 
 
 adapter: Final = ServicebusAdapter()

@@ -60,10 +60,10 @@ class First(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _first_in = msgspec.json.Decoder(First).decode
 
 
-def session_of(key: str | None, token: str) -> str:
-    """The session for `key`; `token` makes one for a message without a key."""
+def session_of(key: str | None, alone: str) -> str:
+    """The session for `key`; `alone` names one for a message without a key."""
     if key is None:
-        return _ALONE + token
+        return _ALONE + alone
     return key if _is_session(key) else _hash(key)
 
 

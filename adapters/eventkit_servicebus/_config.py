@@ -15,7 +15,10 @@ DOMAIN: Final = "servicebus.windows.net"
 MOST_AHEAD: Final = 1_000
 """Messages that may be fetched ahead by one receiver: their leases run, and nobody extends them."""
 
-_OPTIONS: Final = {"source": ("endpoint", "prefetch"), "sink": ("endpoint", "sessions")}
+_OPTIONS: Final = {"source": ("endpoint", "prefetch", "sessions"), "sink": ("endpoint", "sessions")}
+MOST_SESSIONS: Final = 100
+SESSIONS: Final = 8
+"""Sessions that a source has at a time: a receiver and a connection each."""
 _DEAD: Final = re.compile(r"/\$deadletterqueue$", re.IGNORECASE)
 _NAMESPACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,48}[A-Za-z0-9]")
 _HOST: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -38,7 +41,8 @@ class Place:
     dead_letters: bool = False
     endpoint: str | None = None
     prefetch: int = 0
-    sessions: bool = False
+    sessions: int | None = None
+    """How many sessions to have at a time, or that what is published is of a session; None if nothing was said."""
 
     @property
     def entity(self) -> str:
@@ -68,7 +72,7 @@ class Place:
             dead_letters=bool(dead_letters),
             endpoint=_endpoint(address, options.get("endpoint")),
             prefetch=_prefetch(address, options.get("prefetch", "0")),
-            sessions=_switch(address, "sessions", options.get("sessions", "off")),
+            sessions=_sessions(address, options.get("sessions")),
         )
 
 
@@ -129,7 +133,13 @@ def _prefetch(address: Address, text: str) -> int:
     return int(text)
 
 
-def _switch(address: Address, name: str, text: str) -> bool:
-    if text not in {"on", "off"}:
-        raise ConfigurationError(f"address {address}: {name} is {text!r}; write on or off")
-    return text == "on"
+def _sessions(address: Address, text: str | None) -> int | None:
+    if text is None or text == "off":
+        return None
+    if text == "on":
+        return SESSIONS
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MOST_SESSIONS:
+        raise ConfigurationError(
+            f"address {address}: sessions is {text!r}; write on, off, or from 1 to {MOST_SESSIONS} to have at a time"
+        )
+    return int(text)

@@ -48,23 +48,26 @@ class Refused(NamedTuple):
     cause: str
 
 
-def message_of(message: Outgoing, *, most: int, sessions: bool, token: str, now: float) -> Message | Refused:
+def message_of(
+    message: Outgoing, *, most: int, sessions: bool, token: str, now: float, alone: str | None = None
+) -> Message | Refused:
     """The message to send, of at most `most` bytes as the SDK counts them, to an entity with or without sessions.
 
-    `token` is new for each message, at most 100 characters: the id, and on an entity with sessions the session, of
-    one that has none. `now` is in Unix seconds; a delay ends as many seconds later. A message that is too large goes
-    without the attributes that may be spared.
+    `token` is new for each message, at most 100 characters: the id of one that has none. One without a key is of the
+    session `alone` names, or of one of its own. `now` is in Unix seconds; a delay ends as many seconds later. A
+    message that is too large goes without the attributes that may be spared.
     """
     try:
         _check(message, most)
+        session = session_of(message.key, alone or token) if sessions else None
         due = _due(message.delay, now)
         try:
-            return _written(message, message.attributes, most=most, sessions=sessions, token=token, due=due)
+            return _written(message, message.attributes, most=most, session=session, token=token, due=due)
         except Unfit:
             if not message.spare:
                 raise
         kept = {name: value for name, value in message.attributes.items() if name not in message.spare}
-        return _written(message, kept, most=most, sessions=sessions, token=token, due=due)
+        return _written(message, kept, most=most, session=session, token=token, due=due)
     except Unfit as unfit:
         return Refused(str(unfit))
 
@@ -93,9 +96,14 @@ def moment(when: float) -> datetime:
 
 
 def _written(
-    message: Outgoing, attributes: Mapping[str, str], *, most: int, sessions: bool, token: str, due: datetime | None
+    message: Outgoing,
+    attributes: Mapping[str, str],
+    *,
+    most: int,
+    session: str | None,
+    token: str,
+    due: datetime | None,
 ) -> Message:
-    session = session_of(message.key, token) if sessions else None
     wire: dict[Any, Any] = placed(message, attributes, session=session)
     id = _id(message, attributes, token)
     content_type = message.content_type

@@ -56,6 +56,10 @@ _PERMISSIONS: Final = (
 )
 
 
+class SessionLost(TransientAdapterError):
+    """Somebody else may have the session now."""
+
+
 class LinkDown(Exception):
     """What the builtin ValueError of a handler that is down means: nothing was sent."""
 
@@ -80,14 +84,16 @@ def error_of(exc: Exception, what: str, place: Place) -> AdapterError:
         return SourceNotFound(f"{what}: there is no {place.shown} in {place.host} ({told})")
     if isinstance(exc, _BUSY):
         return Throttled(f"{what}: Service Bus asks for fewer calls ({told})", retry_after=SLOW_DOWN)
+    if isinstance(exc, SessionLockLostError):
+        return SessionLost(f"{what}: the session is somebody else's now ({told})")
     if isinstance(exc, MessagingEntityDisabledError):
         return TransientAdapterError(f"{what}: it is disabled ({told}); enable it again")
     if isinstance(exc, SessionCannotBeLockedError):
         return TransientAdapterError(f"{what}: somebody else has the session ({told})")
     if isinstance(exc, (*_UNANSWERED, OSError, TimeoutError)):
         return ConnectionLost(f"{what}: {told}")
-    if isinstance(exc, ServiceBusError) and condition is None:
-        # "Handler failed: …": an error inside the SDK, mostly of a connection that goes down under it.
+    if condition is None and (isinstance(exc, ServiceBusError) or not isinstance(exc, AzureError)):
+        # "Handler failed: …", or what it wraps: an error inside the SDK, mostly of a connection that goes down.
         return ConnectionLost(f"{what}: {told}")
     if condition in {"amqp:internal-error", "com.microsoft:internal-server-error"}:
         return TransientAdapterError(f"{what}: Service Bus failed ({told})")

@@ -13,14 +13,16 @@ from eventkit.errors import (
     ConnectionLost,
     PermanentAdapterError,
     SourceNotFound,
-    UnsupportedByAdapter,
 )
 from eventkit.spi import Demand, Limits, Traits
 from eventkit_servicebus._config import Place
 from eventkit_servicebus._errors import condition_of
+from eventkit_servicebus._managed import Facts, Managed
+from eventkit_servicebus._setup import unread
+from eventkit_servicebus._setup import warnings as of_setup
 from eventkit_servicebus._wire import unreachable
 
-_PER_RECEIVER: Final = 50
+_PER_RECEIVER: Final = 200
 """Events in hand for which one receiver is enough."""
 _MOST_RECEIVERS: Final = 8
 _BESIDE: Final = 8 * 1024
@@ -29,17 +31,20 @@ _LEASE_TOTAL: Final = 900.0
 """Seconds for which a lock was seen to be renewed: https://github.com/Azure/azure-service-bus/issues/685"""
 
 
-def limits(demand: Demand | None, *, most: int) -> Limits:
+def receivers_for(demand: Demand) -> int:
+    """How many receivers bring so many events."""
+    return min(max(math.ceil(demand.events / _PER_RECEIVER), 1), _MOST_RECEIVERS)
+
+
+def limits(*, receives: int = 1, most: int) -> Limits:
     """A call settles one message: so many are in flight at a time. A message may have `most` bytes."""
-    number = 1 if demand is None else min(max(math.ceil(demand.events / _PER_RECEIVER), 1), _MOST_RECEIVERS)
-    return Limits(receive=100, concurrent_receives=number, settle=100, extend=100, publish=500, body=most - _BESIDE)
+    return Limits(receive=100, concurrent_receives=receives, settle=100, extend=100, publish=500, body=most - _BESIDE)
 
 
-def traits(*, delays: bool) -> Traits:
+def traits(facts: Facts | None, *, delays: bool, sessions: bool) -> Traits:
     """The differences of this source from others; `delays` says that a copy of a message can be sent to it.
 
-    How often it delivers before it dead-letters by itself is not told without the right to manage; a delayed retry,
-    which is a new message, starts that count anew.
+    A delayed retry, which is a new message, starts the service's own count of deliveries anew.
     """
     return Traits(
         delivery_count="exact",
@@ -47,10 +52,15 @@ def traits(*, delays: bool) -> Traits:
         max_retry_delay=None if delays else 0.0,
         lease_fixed=True,
         lease_total_max=_LEASE_TOTAL,
+        key_release="hold" if sessions else "none",
+        native_receive_limit=None if facts is None else facts.receive_limit,
+        retention=None if facts is None else facts.ttl,
     )
 
 
-def warnings(place: Place, *, ordered: bool, denied: AccessDenied | None) -> Iterator[str]:
+def warnings(
+    place: Place, demand: Demand, facts: Facts | None, *, managed: Managed, denied: AccessDenied | None
+) -> Iterator[str]:
     """What works, and will surprise."""
     if denied is not None:
         yield (
@@ -62,8 +72,15 @@ def warnings(place: Place, *, ordered: bool, denied: AccessDenied | None) -> Ite
             f"{place.address}: of what is fetched ahead (prefetch={place.prefetch}) nobody extends the locks; keep it "
             "below what is handled within one"
         )
-    if ordered:
-        yield f"{place.address} has no sessions: the service keeps no order per key, nor does it for a retry"
+    if facts is None:
+        yield unread(place, managed.why, denied=managed.denied)
+    else:
+        yield from of_setup(facts, demand, place)
+
+
+def requires_sessions(exc: BaseException) -> bool:
+    """Whether a receiver was refused because it asked for no session."""
+    return condition_of(exc.__cause__) == "amqp:not-allowed" and "requires sessions" in str(exc.__cause__)
 
 
 @contextmanager
@@ -84,9 +101,10 @@ def opening(place: Place) -> Iterator[None]:
         if condition_of(exc.__cause__) != "amqp:not-allowed":
             raise
         text = str(exc.__cause__)
-        if "requires sessions" in text:
-            raise UnsupportedByAdapter(
-                f"{place.address} requires sessions, which cannot be received from yet; use one without"
+        if requires_sessions(exc):
+            raise ConfigurationError(
+                f'{place.address} requires sessions, which are taken whole and in order: write ordering = "key", or '
+                "receive from one without sessions"
             ) from exc.__cause__
         if "topic" in text.lower() and place.subscription is None:
             raise ConfigurationError(

@@ -1,12 +1,17 @@
-"""One receiver of the SDK, and what was received on it."""
+"""One receiver of the SDK, and what was received on it.
+
+All that is on the wire of a receiver goes through one lock of the SDK, frame by frame, and whoever reads an answer
+that another call waits for leaves that one to wait for a frame that does not come. So receiving and settling take
+turns here, and what is to be settled at the same time goes in one round.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
-from uuid import uuid4
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
 
 import anyio
 from anyio import current_time
@@ -16,43 +21,55 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessageAlreadySettled
 
 from eventkit_servicebus._errors import LinkDown, is_answer
-from eventkit_servicebus._wire import Opened
+from eventkit_servicebus._hold import Hold, fresh_lock, lease_of, new_lock
+from eventkit_servicebus._wire import ANSWER_WITHIN, Beside, Opened
+
+Verb: TypeAlias = Callable[[ServiceBusReceiver, Hold], Awaitable[Any]]
 
 MOST_MANAGED: Final = 5_000
 """Calls on the management link of one receiver. The SDK gives that link credit for 10,000 answers, once: the call
 after them waits in vain."""
-LONGEST_LOCK: Final = 300.0
+_SETTLED_WITHIN: Final = 0.25
+"""Seconds that a receive leaves to what is being settled; it takes milliseconds."""
+_RECEIVED_WITHIN: Final = 0.05
+"""Seconds that settling leaves to a receive which may end at once; beside one that waits, it is slow but sure."""
+_SOONER: Final = 0.5
+"""Part of its wait after which an empty receive has ended too soon: the SDK's receiver is dead."""
 _MOST_HELD: Final = 10_000
 
 
-class Hold:
-    """What a receipt is here."""
+class _Asked:
+    """What one call asked to settle: an answer for each, and when all have one."""
 
-    __slots__ = ("copied", "link", "message", "token", "turn", "until")
+    __slots__ = ("answers", "done", "left")
 
-    def __init__(self, message: ServiceBusReceivedMessage, link: Link, until: float) -> None:
-        self.message = message
-        self.link = link
-        self.until = until
-        """When its lease ends, on the loop's clock."""
-        self.token = uuid4().hex
-        """The id of its copy, which a second one has too: where duplicates are detected, it is dropped."""
-        # Settled twice at a time, the SDK waits for an answer that the other one has read, and the link goes down.
-        self.turn = anyio.Lock()
-        self.copied = False
-        """Whether a copy is confirmed: what is left to do is to complete the original."""
+    def __init__(self, number: int) -> None:
+        self.answers: list[Exception | None] = [None] * number
+        self.left = number
+        self.done = anyio.Event()
+
+    def answer(self, position: int, answer: Exception | None) -> None:
+        self.answers[position] = answer
+        self.left -= 1
+        if not self.left:
+            self.done.set()
 
 
 class Link:
     """One receiver of the SDK, open. `down` once it is of no use for new calls."""
 
-    def __init__(self, opened: Opened[ServiceBusReceiver]) -> None:
-        self._opened = opened
+    def __init__(self, opened: Opened[ServiceBusReceiver], beside: Beside) -> None:
         self.down = False
         self.closed = False
+        self._opened = opened
+        self._beside = beside
+        self._credit = False
         self._managed = 0
-        self._calls = 0
+        self._renewing = 0
         self._held: set[Hold] = set()
+        self._waiting: list[tuple[Hold, Verb, _Asked, int]] = []
+        self._settled: anyio.Event | None = None
+        self._received: anyio.Event | None = None
 
     @property
     def spent(self) -> bool:
@@ -62,51 +79,146 @@ class Link:
     @property
     def idle(self) -> bool:
         """Whether it can be closed: no call runs on it, and nothing that it brought is still to be settled on it."""
-        return not self._calls and (self.down or not self._alive())
+        return not self._renewing and self._settled is None and (self.down or not self.holds_any())
 
-    def _alive(self) -> bool:
+    def holds_any(self) -> bool:
+        """Whether something that it brought is ours still."""
         now = current_time()
         self._held = {hold for hold in self._held if hold.until > now}
         return bool(self._held)
 
-    @asynccontextmanager
-    async def call(self, *, managed: bool = False) -> AsyncIterator[ServiceBusReceiver]:
-        """A call on it. Raises LinkDown where the SDK says ValueError of a handler that is down."""
-        self._calls += 1
-        self._managed += managed
+    async def receive(self, limit: int, wait: float) -> list[Hold]:
+        """Up to `limit` messages after at most `wait` seconds. Raises what the SDK does, or LinkDown."""
+        if self._settled is not None:
+            with anyio.move_on_after(_SETTLED_WITHIN):
+                await self._settled.wait()
+        began = current_time()
+        received = self._received = anyio.Event() if limit > 1 else None
         try:
-            yield self._opened.made
-        except MessageAlreadySettled:  # a ValueError, too
-            raise
+            messages = await self._opened.receive(limit, wait)
         except ValueError as exc:
-            # Arguments are ours and were checked: what is left is a handler that was shut down under the call.
-            self.down = True
-            raise LinkDown from exc
-        except (AzureError, OSError, TimeoutError) as exc:
-            if not is_answer(exc):
-                self.down = True
-            raise
-        finally:
-            self._calls -= 1
-
-    async def receive(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
-        """Up to `limit` messages after at most `wait` seconds."""
-        try:
-            async with self.call() as receiver:
-                return await receiver.receive_messages(limit, max_wait_time=wait)
-        except AzureError:
+            raise self._gone(exc) from exc
+        except (AzureError, OSError):
             # Detached by "server-busy", "timeout" or "resource-limit-exceeded", the SDK's receiver stays so for good.
             self.down = True
             raise
-
-    def hold(self, message: ServiceBusReceivedMessage, now: float) -> Hold:
-        """A receipt for what has just arrived, whose lease began a little before `now`."""
-        lock = lock_of(message)
-        held = Hold(message, self, now + max(lock - 1.0, lock / 2))
-        self._held.add(held)
+        finally:
+            self._received = None
+            if received is not None:
+                received.set()
+        now = current_time()
+        if not messages and now - began < wait * _SOONER:
+            # A message that the SDK cannot decode ends its receiver: from then on it returns at once, empty, for ever.
+            self.down = True
+        self._credit = len(messages) < limit
+        holds = self._taken(messages, now, now - began)
+        self._held.update(holds)
         if len(self._held) > _MOST_HELD:
-            self._alive()
-        return held
+            self.holds_any()
+        return holds
+
+    def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, elapsed: float) -> list[Hold]:
+        wall = time.time()
+        holds = []
+        for message in messages:
+            lock = fresh_lock(message, wall=wall, elapsed=elapsed)
+            if lock > 0:
+                holds.append(Hold(message, self, now + lease_of(lock)))
+        return holds
+
+    async def rest(self) -> None:
+        """Ask for nothing: what the last receive asked for in vain would come, and lie there locked."""
+        if self._credit and not self.down:
+            self._credit = False
+            await self._opened.drain()
+
+    async def settle(self, holds: Sequence[Hold], verb: Verb) -> list[Exception | None]:
+        """Do it to all of them, with all else that waits; for each None, or what its call raised."""
+        if self.closed:
+            return [LinkDown()] * len(holds)
+        asked = _Asked(len(holds))
+        self._waiting += [(hold, verb, asked, position) for position, hold in enumerate(holds)]
+        if self._settled is None:
+            self._settled = anyio.Event()
+            self._beside(self._settle_all, self._settled)
+        await asked.done.wait()
+        return asked.answers
+
+    async def _settle_all(self, settled: anyio.Event) -> None:
+        """Round after round, until nothing waits."""
+        try:
+            while self._waiting:
+                if self._received is not None:
+                    with anyio.move_on_after(_RECEIVED_WITHIN):
+                        await self._received.wait()
+                await self._settle_round()
+        finally:
+            self._settled = None
+            settled.set()
+            for _, _, asked, position in self._waiting:  # cancelled: the source ends
+                asked.answer(position, LinkDown())
+            self._waiting = []
+
+    async def _settle_round(self) -> None:
+        this = object()
+        now, later = [], []
+        for item in self._waiting:
+            hold = item[0]
+            if hold.round is this:
+                # Settled twice at a time, the SDK waits for an answer that the other one has read.
+                later.append(item)
+            else:
+                hold.round = this
+                now.append(item)
+        self._waiting = later
+        receiver = self._opened.made
+        try:
+            answers = await answered([verb(receiver, hold) for hold, verb, _, _ in now])
+        except BaseException:
+            self._waiting = [*now, *self._waiting]
+            raise
+        for (hold, _, asked, position), answer in zip(now, answers, strict=True):
+            if hold.link is not self:
+                self._managed += 1  # it came on another one: settled by its token
+            told = answer if answer is None else self._told(answer)
+            if told is None or is_answer(told):
+                hold.link.let_go(hold)
+            asked.answer(position, told)
+
+    async def renew(self, holds: Sequence[Hold]) -> list[Exception | None]:
+        """Renew their locks, each by a call on the management link."""
+        self._managed += len(holds)
+        self._renewing += 1
+        try:
+            answers = await answered([self._renew(hold) for hold in holds])
+        finally:
+            self._renewing -= 1
+        return [answer if answer is None else self._told(answer) for answer in answers]
+
+    async def _renew(self, hold: Hold) -> None:
+        asked_at = current_time()
+        until = await self._opened.made.renew_message_lock(hold.message, timeout=ANSWER_WITHIN)
+        wall = time.time()
+        lock = new_lock(until.timestamp(), wall=wall)
+        if until.timestamp() <= wall:
+            # The clocks differ; the SDK would settle it no more.
+            hold.message._expiry = datetime.fromtimestamp(wall + lock, UTC)  # noqa: SLF001 - no public name
+        hold.until = asked_at + lock
+
+    def _told(self, exc: Exception) -> Exception:
+        """What a call that raised means; the link is down unless it was an answer."""
+        if isinstance(exc, ValueError) and not isinstance(exc, MessageAlreadySettled):
+            return self._gone(exc)
+        if not is_answer(exc):
+            self.down = True
+        return exc
+
+    def _gone(self, exc: ValueError) -> LinkDown:
+        # Arguments are ours and were checked: what is left is a handler that was shut down under the call.
+        self.down = True
+        gone = LinkDown()
+        gone.__cause__ = exc
+        return gone
 
     def let_go(self, hold: Hold) -> None:
         """It is settled, or lost."""
@@ -119,9 +231,25 @@ class Link:
             await self._opened.close()
 
 
-def lock_of(message: ServiceBusReceivedMessage) -> float:
-    """Seconds that its lock lasts from now, by the clock of this machine: the SDK judges by it too."""
-    until = message.locked_until_utc
-    if until is None:
-        return LONGEST_LOCK
-    return min(max(until.timestamp() - time.time(), 0.0), LONGEST_LOCK)
+async def answered(calls: Iterable[Awaitable[Any]]) -> list[Exception | None]:
+    """Run these side by side; for each None, or what it raised: TimeoutError where no answer came in time."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        await asyncio.wait(tasks, timeout=ANSWER_WITHIN)
+    finally:
+        late = [task for task in tasks if not task.done()]
+        if late:
+            for task in late:
+                task.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(late)
+    return [_error_of(task) for task in tasks]
+
+
+def _error_of(task: asyncio.Future[Any]) -> Exception | None:
+    if task.cancelled():
+        return TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
+    error = task.exception()
+    if error is None or isinstance(error, Exception):
+        return error
+    raise error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import anyio
@@ -83,7 +82,9 @@ class Outbox:
                 await self._sender.made.send_messages(batch)
         except AdapterError as exc:
             if not is_answer(exc.__cause__):
-                await self.close()
+                # Closing takes a second, for which nobody is to wait.
+                self._wire.beside(self._sender.close)
+                self._sender = None
             try:
                 return refusals(exc, len(batch))
             except AdapterError as unknown:
@@ -91,19 +92,18 @@ class Outbox:
         return [DONE] * len(batch)
 
     async def close(self) -> None:
-        """Until the next call."""
+        """Close the sender. Idempotent."""
         sender, self._sender = self._sender, None
         if sender is not None:
             await sender.close()
 
 
-@asynccontextmanager
-async def outbox(wire: Wire) -> AsyncIterator[Outbox]:
-    """An open sender. Raises AdapterError."""
+async def outbox(wire: Wire) -> Outbox:
+    """An open sender; who asks for it closes it. Raises AdapterError."""
     sender = await wire.sender()
-    most = (await sender.made.create_message_batch()).max_size_in_bytes
-    box = Outbox(wire, sender, most - ENVELOPE)
     try:
-        yield box
-    finally:
-        await box.close()
+        most = (await sender.made.create_message_batch()).max_size_in_bytes
+    except BaseException:
+        await sender.close()
+        raise
+    return Outbox(wire, sender, most - ENVELOPE)

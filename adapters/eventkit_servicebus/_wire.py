@@ -6,16 +6,18 @@ Made in the running loop, each call made once: whether to repeat one is the core
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 from azure.core.exceptions import AzureError
-from azure.servicebus import ServiceBusSubQueue
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
-from azure.servicebus.exceptions import ServiceBusConnectionError
+from azure.servicebus.exceptions import OperationTimeoutError, ServiceBusConnectionError
 
 from eventkit.errors import AdapterNotInstalled, ConfigurationError, ConnectionLost, UnsupportedByAdapter
 from eventkit_servicebus._config import DOMAIN, Place
@@ -25,44 +27,97 @@ from eventkit_servicebus._secret import VARIABLE, Secret, local
 ANSWER_WITHIN: Final = 10.0
 """Seconds that Service Bus has for an answer, or to open a link; it takes milliseconds."""
 CLOSE_WITHIN: Final = 5.0
+_COMPANY: Final = (0.01, 0.0003)
+"""Seconds that a receive of several waits for others after the first, and for each more that it asked for."""
 _SOCKET_TIMEOUT: Final = 0.02
 """Seconds that a receiver waits for a frame before it lets others write: a settlement beside a waiting receive would
 take ten times as long with the SDK's own 0.2 s."""
+SESSION_WITHIN: Final = 60.0
+"""Seconds to wait for a session that has messages before it is asked again."""
 _ONCE: Final[dict[str, Any]] = {"retry_total": 0, "try_timeout": ANSWER_WITHIN, "user_agent": "eventkit"}
+_PATIENTLY: Final = {**_ONCE, "try_timeout": SESSION_WITHIN + ANSWER_WITHIN}
+
+_SILENCE: Final = logging.NullHandler()
+_BROKEN: Final = (AzureError, OSError, ValueError, RuntimeError, AttributeError)
+"""What the SDK raises where a connection is gone, and parts are missing."""
+
+Beside: TypeAlias = Callable[..., None]
+"""Starts work beside everything else."""
 
 T = TypeVar("T", bound=ServiceBusReceiver | ServiceBusSender)
 
 
-class Wire:
-    """What opens links to one queue, subscription or topic."""
+class NoSession(Exception):
+    """No session has messages that nobody else has locked."""
 
-    def __init__(self, client: ServiceBusClient, place: Place) -> None:
+
+class Wire:
+    """What opens links to one queue, subscription or topic. `patient` waits longer for a link: for a session.
+
+    It connects with `secret`, or for want of one with `credential`, which whoever made it closes.
+    """
+
+    def __init__(
+        self,
+        client: ServiceBusClient,
+        patient: ServiceBusClient,
+        place: Place,
+        tasks: TaskGroup,
+        *,
+        secret: Secret | None = None,
+        credential: Any = None,
+    ) -> None:
         self.place = place
+        self._tasks = tasks
+        self.secret = secret
+        self.credential = credential
+        self.closed = False
         self._client = client
+        self._patient = patient
 
     async def receiver(self) -> Opened[ServiceBusReceiver]:
         """An open receiver. Raises AdapterError."""
+        return await self._opened(self._receiver(self._client, prefetch_count=self.place.prefetch), "receive from")
+
+    async def session(self) -> Opened[ServiceBusReceiver]:
+        """An open receiver of a session that nobody has. Raises AdapterError, NoSession."""
+        made = self._receiver(self._patient, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=SESSION_WITHIN)
+        try:
+            return await self._opened(made, "receive from", within=SESSION_WITHIN + ANSWER_WITHIN)
+        except ConnectionLost as exc:
+            if isinstance(exc.__cause__, OperationTimeoutError):
+                raise NoSession from exc
+            raise
+
+    def beside(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Do this beside everything else, at most until the end; after it, not at all."""
+        if not self.closed:
+            self._tasks.start_soon(work, *args)
+
+    def _receiver(self, client: ServiceBusClient, **options: Any) -> ServiceBusReceiver:
         place = self.place
-        options: dict[str, Any] = {"socket_timeout": _SOCKET_TIMEOUT, "prefetch_count": place.prefetch}
+        options["socket_timeout"] = _SOCKET_TIMEOUT
         if place.dead_letters:
             options["sub_queue"] = ServiceBusSubQueue.DEAD_LETTER
         if place.subscription is not None:
-            made = self._client.get_subscription_receiver(place.name, place.subscription, **options)
+            made = client.get_subscription_receiver(place.name, place.subscription, **options)
         else:
-            made = self._client.get_queue_receiver(place.name, **options)
-        return await self._opened(made, "receive from")
+            made = client.get_queue_receiver(place.name, **options)
+        return made
 
     async def sender(self) -> Opened[ServiceBusSender]:
         """An open sender. Raises AdapterError. To a topic as to a queue: the address on the wire is the same."""
         return await self._opened(self._client.get_queue_sender(self.place.name), "publish to")
 
-    async def _opened(self, made: T, doing: str) -> Opened[T]:
+    async def _opened(self, made: T, doing: str, within: float = ANSWER_WITHIN + 1.0) -> Opened[T]:
+        if self.closed:
+            raise ConnectionLost(f"cannot {doing} {self.place.address}: it is closed")
         entered: AbstractAsyncContextManager[object] = made
         try:
-            with translated_errors(doing, self.place), anyio.fail_after(ANSWER_WITHIN + 1.0):
+            with translated_errors(doing, self.place), anyio.fail_after(within):
                 await entered.__aenter__()
         except BaseException:
-            await Opened(made).close()
+            self.beside(Opened(made).close)
             raise
         return Opened(made)
 
@@ -86,11 +141,24 @@ class Opened(Generic[T]):
 
         inside._open = stay_down  # noqa: SLF001 - nor a way to tell it
 
+    async def receive(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
+        """Up to `limit` messages: the first within `wait` seconds, others soon after it. Raises what the SDK does."""
+        receiver: Any = self.made
+        # The SDK's own 0.2 s are for all; it has no public name for them.
+        receiver._further_pull_receive_timeout = _COMPANY[0] + limit * _COMPANY[1]  # noqa: SLF001
+        messages: list[ServiceBusReceivedMessage] = await receiver.receive_messages(limit, max_wait_time=wait)
+        return messages
+
+    async def drain(self) -> None:
+        """Ask a receiver for nothing more; what is on its way to it goes back."""
+        inside: Any = self.made
+        with suppress(*_BROKEN):  # it is down, then, and the next call finds out
+            await inside._amqp_transport.drain_and_release_messages_async(inside._handler)  # noqa: SLF001 - as in `close`
+
     async def close(self) -> None:
         """Close it, whatever state it is in; what is on its way to a receiver goes back."""
         with anyio.move_on_after(CLOSE_WITHIN, shield=True):
-            # Of a connection that is gone, parts are missing.
-            with suppress(AzureError, OSError, ValueError, RuntimeError, AttributeError):
+            with suppress(*_BROKEN):
                 await self.made.close()
             if self._transport is not None:
                 # Where the other side hung up first, the SDK leaves its socket to the garbage collector.
@@ -106,14 +174,41 @@ async def wire(place: Place) -> AsyncIterator[Wire]:
         raise UnsupportedByAdapter(
             f"{place.address}: the SDK of Service Bus runs on asyncio only, not on trio"
         ) from exc
+    # What the SDK warns of it raises as well; where nobody has set up logs it would print its tracebacks.
+    logging.getLogger("azure.servicebus").addHandler(_SILENCE)
     secret = _secret(place)
-    if secret is not None:
-        async with ServiceBusClient.from_connection_string(secret.text, **_ONCE) as client:
-            yield Wire(client, place)
-        return
-    credential = _credential(place)
-    async with credential, ServiceBusClient(place.host, credential, **_ONCE) as client:
-        yield Wire(client, place)
+    async with AsyncExitStack() as stack:
+        credential: Any = None
+        clients = []
+        if secret is None:
+            credential = await stack.enter_async_context(_credential(place))
+        for options in (_ONCE, _PATIENTLY):
+            if secret is not None:
+                made = ServiceBusClient.from_connection_string(secret.text, **options)
+            else:
+                made = ServiceBusClient(place.host, credential, **options)
+            clients.append(await stack.enter_async_context(made))
+        client, patient = clients
+        tasks = await stack.enter_async_context(own_tasks())
+        way = Wire(client, patient, place, tasks, secret=secret, credential=credential)
+        try:
+            yield way
+        finally:
+            way.closed = True
+
+
+@asynccontextmanager
+async def own_tasks() -> AsyncIterator[TaskGroup]:
+    """A task group that is cancelled at the end, and from which an error of the body comes as it is."""
+    raised: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is to be raised as it is, and not in a group
+            raised = exc
+        tasks.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
 
 
 def _secret(place: Place) -> Secret | None:

@@ -1,8 +1,9 @@
 """Puts one real week of earthquakes through a real worker, and counts what became of every event.
 
-    .venv/bin/python examples/quakes/demo.py            (`make demo` prepares .venv first)
-    .venv/bin/python examples/quakes/demo.py pubsub     the same on a local server of Pub/Sub, profile `pubsub`
-    .venv/bin/python examples/quakes/demo.py sqs        and of SQS
+    .venv/bin/python examples/quakes/demo.py                (`make demo` prepares .venv first)
+    .venv/bin/python examples/quakes/demo.py pubsub         the same on a local server of Pub/Sub, profile `pubsub`
+    .venv/bin/python examples/quakes/demo.py servicebus     of Service Bus
+    .venv/bin/python examples/quakes/demo.py sqs            and of SQS
 
 The application is `quakes.py`. This script only feeds it, watches it and checks on it.
 """
@@ -42,6 +43,7 @@ from eventkit.spi import (
     Demand,
     LocalPlace,
     LocalServer,
+    NativeDeadLetter,
     Outgoing,
     Source,
 )
@@ -229,7 +231,8 @@ async def until_empty(source: Source, cloud: Cloud | None, worker: subprocess.Po
 async def events_left(source: Source, cloud: Cloud | None) -> int:
     if cloud is not None:  # not every one tells how much waits
         counts = cloud.server.counts()
-        return counts.published - counts.acked
+        # Where a dead letter is published to another queue, it is acked in this one as well.
+        return counts.published - counts.acked - (counts.dead if isinstance(source, NativeDeadLetter) else 0)
     assert isinstance(source, Backlog)
     depth = await source.depth()
     assert depth is not None

@@ -14,6 +14,7 @@ import pytest
 PACKAGES = {
     "eventkit": "eventkit",
     "eventkit_pubsub": "adapters/eventkit_pubsub",
+    "eventkit_servicebus": "adapters/eventkit_servicebus",
     "eventkit_sqlite": "adapters/eventkit_sqlite",
     "eventkit_sqs": "adapters/eventkit_sqs",
 }
@@ -114,10 +115,11 @@ def test_the_adapters_of_the_wheel_are_found(bare: Path, tmp_path: Path) -> None
         "print(sorted(points), points['memory'].load() and points['sqlite'].load() and 'loaded')"
     )
 
-    assert run(bare / "python", "-c", line, cwd=tmp_path).strip() == "['memory', 'pubsub', 'sqlite', 'sqs'] loaded"
+    said = run(bare / "python", "-c", line, cwd=tmp_path).strip()
+    assert said == "['memory', 'pubsub', 'servicebus', 'sqlite', 'sqs'] loaded"
 
 
-@pytest.mark.parametrize("scheme", ["pubsub", "sqs"])
+@pytest.mark.parametrize("scheme", ["pubsub", "servicebus", "sqs"])
 def test_an_adapter_without_its_sdk_names_the_extra(bare: Path, tmp_path: Path, scheme: str) -> None:
     """The first thing a newcomer does is to change the address."""
     command = [str(bare / "eventkit"), "send", "--type", "test", "--to", f"{scheme}://events"]
@@ -127,7 +129,34 @@ def test_an_adapter_without_its_sdk_names_the_extra(bare: Path, tmp_path: Path, 
     assert f'pip install "eventkit-worker[{scheme}]"' in done.stderr
 
 
-@pytest.mark.parametrize(("scheme", "extras"), [("pubsub", "pubsub"), ("sqs", "sqs,local")])
+def test_the_local_server_of_service_bus_stands_on_nothing_else(bare: Path, tmp_path: Path) -> None:
+    """No SDK, no AMQP library: the package around it, which imports the SDK, is left out here."""
+    script = """
+import asyncio
+import importlib.util
+import sys
+from types import ModuleType
+
+package = ModuleType("eventkit_servicebus")
+package.__path__ = importlib.util.find_spec("eventkit_servicebus").submodule_search_locations
+sys.modules[package.__name__] = package
+from eventkit_servicebus._local import serve
+
+async def main():
+    async with serve(["orders"]) as place:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(place.endpoint.rpartition(":")[2]))
+        writer.write(b"AMQP\\0\\1\\0\\0")
+        print(await reader.readexactly(8))
+        writer.close()
+
+asyncio.run(main())
+"""
+    assert run(bare / "python", "-c", script, cwd=tmp_path).strip() == r"b'AMQP\x00\x01\x00\x00'"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "extras"), [("pubsub", "pubsub"), ("servicebus", "servicebus"), ("sqs", "sqs,local")]
+)
 def test_with_its_extras_an_adapter_serves_and_sends(
     wheel: Path, bare: Path, tmp_path: Path, scheme: str, extras: str
 ) -> None:

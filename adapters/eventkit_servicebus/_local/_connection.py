@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from eventkit_servicebus._local import _performatives as p
+from eventkit_servicebus._local._doing import Asked, do, do_with
 from eventkit_servicebus._local._errors import AmqpError
-from eventkit_servicebus._local._faults import AnswerLost, Call, ConnectionDropped, Faults
 from eventkit_servicebus._local._frames import AMQP_HEADER, EMPTY, MAX_FRAME, SASL_HEADER, Frame, Stream, frame
+from eventkit_servicebus._local._link import Link
 from eventkit_servicebus._local._session import Session
 
 if TYPE_CHECKING:
@@ -180,6 +180,11 @@ class Connection(asyncio.Protocol):
     # -- writing -------------------------------------------------------------------------------
 
     @property
+    def is_open(self) -> bool:
+        """Whether somebody is there to answer to."""
+        return self._transport is not None
+
+    @property
     def writable(self) -> bool:
         """Whether there is room for more messages."""
         return not self._paused and self._size < _ROOM
@@ -212,40 +217,19 @@ class Connection(asyncio.Protocol):
 
     # -- doing what is asked -------------------------------------------------------------------
 
-    def perform(self, call: Call, act: Callable[[], None], answer: Callable[[AmqpError | None], None]) -> None:
-        """Do `act`, which may raise AmqpError, and `answer` with that, or with None. Faults come between."""
+    def perform(self, asked: Asked) -> None:
+        """Do what a client asks for, and answer. Faults come between."""
         faults = self.server.faults
-        if faults is not None:
-            self.server.spawn(self._faulty(faults, call, act, answer))
-            return
-        try:
-            act()
-        except AmqpError as exc:
-            answer(exc)
+        if faults is None:
+            do(asked)
         else:
-            answer(None)
-
-    async def _faulty(
-        self, faults: Faults, call: Call, act: Callable[[], None], answer: Callable[[AmqpError | None], None]
-    ) -> None:
-        refusal = None
-        try:
-            await faults.before(call)
-            if self._transport is None:
-                return
-            act()
-            await faults.after(call)
-        except AmqpError as exc:
-            refusal = exc
-        except AnswerLost:
-            return
-        except ConnectionDropped:
-            self.drop()
-            return
-        if self._transport is not None:
-            answer(refusal)
+            self.server.spawn(do_with(faults, asked))
 
     # -- its end -------------------------------------------------------------------------------
+
+    def links(self) -> list[Link]:
+        """All that are attached."""
+        return [link for session in self._sessions.values() for link in session.links.values()]
 
     def close(self, refusal: AmqpError) -> None:
         """End the connection, and say why."""

@@ -16,8 +16,7 @@ class Duplicates:
         """Whether this id was met in the window; it is from now on. `now` never runs backwards."""
         while self._seen and next(iter(self._seen.values())) <= now - self.window:
             del self._seen[next(iter(self._seen))]
-        key = type(id), id
-        if id is None or key in self._seen:
+        if id is None or id in self._seen:
             return id is not None
-        self._seen[key] = now
+        self._seen[id] = now
         return False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from eventkit_servicebus._local import _performatives as p
+from eventkit_servicebus._local._doing import Asked
 from eventkit_servicebus._local._encode import as_binary, as_list, encode
 from eventkit_servicebus._local._errors import AmqpError
+from eventkit_servicebus._local._faults import Call
 from eventkit_servicebus._local._types import Uint
 
 if TYPE_CHECKING:
@@ -24,8 +27,24 @@ _U32: Final = Struct(">I").pack
 _NULLS: Final = b"\x40\x40\x40\x40\x40"
 
 
+def refuse(session: Session, attach: p.Attach, refusal: AmqpError) -> None:
+    """Answer an attach as the protocol has it: a link from nowhere to nowhere, which ends at once."""
+    session.send(
+        p.Attach(
+            name=attach.name,
+            handle=attach.handle,
+            receiver=not attach.receiver,
+            initial_delivery_count=0 if attach.receiver else None,
+        )
+    )
+    session.send(p.Detach(handle=attach.handle, closed=True, error=p.error(refusal)))
+
+
 class Link:
     """One link, by the server's end. Its own handle is the number that the client chose for its end."""
+
+    entity: str | None = None
+    """The queue, topic or subscription that it sends to or receives from; None for a link of requests and replies."""
 
     def __init__(self, session: Session, attach: p.Attach) -> None:
         self.session = session
@@ -53,16 +72,33 @@ class Link:
             setattr(answer, name, value)
         self.session.send(answer)
 
+    def refused(self, refusal: AmqpError) -> None:
+        """Answer the attach: it is not granted."""
+        self.session.drop(self)
+        refuse(self.session, self.attach, refusal)
+
     def flowed(self, flow: p.Flow) -> None:
         """The client says how much may come, or asks."""
 
     def closed(self) -> None:
         """The client has detached, or is gone."""
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether it is still there."""
+        return self.session.links.get(self.handle) is self
+
     def detach(self, refusal: AmqpError) -> None:
         """End it from this side."""
         self.session.drop(self)
         self.session.send(p.Detach(handle=self.handle, closed=True, error=p.error(refusal)))
+
+    def not_done(self, call: Call) -> None:
+        """A fault has lost a call before it was done."""
+
+    def perform(self, call: Call, act: Callable[[], None], answer: Callable[[AmqpError | None], None]) -> None:
+        """Do `act`, which may raise AmqpError, and `answer` with that, or with None. Faults come between."""
+        self.session.connection.perform(Asked(self, call, act, answer))
 
 
 class Incoming(Link):

@@ -36,8 +36,6 @@ def node(address: str) -> Node:
     dead = bool(parts) and parts[-1] in _DEAD
     if dead:
         parts.pop()
-    if parts and parts[-1] == "$transfer":  # what could not be forwarded; nothing ever is
-        return Node("", dead_letters=False, management=False, cbs=False)
     if len(parts) > 2 and parts[-2] == "subscriptions":
         del parts[-2]
     return Node("/".join(parts), dead_letters=dead, management=management, cbs=False)

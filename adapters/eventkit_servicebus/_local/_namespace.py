@@ -50,7 +50,7 @@ class Namespace:
     def create(self, name: str, settings: Settings) -> None:
         """Make a queue, or a subscription and its topic if need be, with dead letters."""
         settings = msgspec.structs.replace(settings, sessions=name.endswith(SESSIONS))
-        plain = msgspec.structs.replace(settings, sessions=False, duplicates=0.0)
+        plain = msgspec.structs.replace(settings, sessions=False)
         dead = self._add(f"{name}/$DeadLetterQueue", plain, None)
         queue = self._add(name, settings, dead)
         topic, slash, _ = name.partition("/")

@@ -28,7 +28,7 @@ def attached(session: Session, attach: p.Attach) -> Link:
     if not attach.receiver:
         return Sender(session, attach, namespace.target(where))
     queue = namespace.queue(where)
-    made = SessionReceiver if queue.settings.sessions and asks(attach) else Receiver
+    made = SessionReceiver if asks(attach) else Receiver
     return made(session, attach, queue)
 
 
@@ -38,16 +38,3 @@ def _address(attach: p.Attach) -> str:
     if address is None:
         raise AmqpError("amqp:invalid-field", "a link without an address")
     return str(address)
-
-
-def refuse(session: Session, attach: p.Attach, refusal: AmqpError) -> None:
-    """Answer an attach as the protocol has it: a link from nowhere to nowhere, which ends at once."""
-    session.send(
-        p.Attach(
-            name=attach.name,
-            handle=attach.handle,
-            receiver=not attach.receiver,
-            initial_delivery_count=0 if attach.receiver else None,
-        )
-    )
-    session.send(p.Detach(handle=attach.handle, closed=True, error=p.error(refusal)))

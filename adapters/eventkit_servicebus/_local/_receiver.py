@@ -26,15 +26,19 @@ class Receiver(Outgoing):
 
     def __init__(self, session: Session, attach: p.Attach, queue: LocalQueue) -> None:
         super().__init__(session, attach)
+        self.entity = queue.name
         self.queue = queue
         self._namespace = session.connection.server.namespace
         self._pump = self._namespace.pump(queue)
         self._deletes = attach.snd_settle_mode == 1
+        self._held_up = 0
+        """Messages that were taken for it, and that a fault still has."""
+        self._drains = False
 
     def start(self) -> None:
         """Answer the attach."""
         call = Call(operation="attach", entity=self.queue.name, detail="receiver")
-        self.session.connection.perform(call, self._check, self._opened)
+        self.perform(call, self._check, self._opened)
 
     def _check(self) -> None:
         """Raises AmqpError if this cannot be."""
@@ -44,14 +48,10 @@ class Receiver(Outgoing):
 
     def _opened(self, refusal: AmqpError | None) -> None:
         if refusal is not None:
-            self._refused(refusal)
+            self.refused(refusal)
             return
         self.opened(initial_delivery_count=0)
         self._pump.join(self)
-
-    def _refused(self, refusal: AmqpError) -> None:
-        self.opened(source=None, target=None, initial_delivery_count=0)
-        self.detach(refusal)
 
     def closed(self) -> None:
         """Messages that it holds stay locked: they can be settled from elsewhere, by their tokens."""
@@ -62,7 +62,8 @@ class Receiver(Outgoing):
     @property
     def wanted(self) -> int:
         """See `Taker`."""
-        return min(self.credit, self.session.window) if self.session.connection.writable else 0
+        room = min(self.credit, self.session.window) if self.session.connection.writable else 0
+        return room - self._held_up
 
     @property
     def lease(self) -> float | None:
@@ -74,26 +75,39 @@ class Receiver(Outgoing):
         self._pump.ring()
 
     def drained(self) -> None:
-        """First what is there goes out."""
+        """First what is there goes out, and what a fault still has."""
         self._pump.serve()
-        super().drained()
+        self._drains = self._held_up > 0
+        if not self._drains:
+            super().drained()
 
     def give(self, taken: list[Taken]) -> None:
         """Send these."""
-        connection = self.session.connection
-        if connection.server.faults is None:
+        if self.session.connection.server.faults is None:
             self._give(taken)
             return
-        self.credit -= len(taken)  # while a fault waits, this much is on its way
+        self._held_up += len(taken)
         call = Call(operation="deliver", entity=self.queue.name, detail=len(taken))
+        self.perform(call, lambda: self._let_go(taken), self._let_go_or_not)
 
-        def send() -> None:
-            self.credit += len(taken)
+    def _let_go(self, taken: list[Taken]) -> None:
+        self._held_up -= len(taken)
+        if self.is_attached:
             self._give(taken)
+            self._drain_on()
 
-        connection.perform(call, send, self._undelivered)
+    def not_done(self, call: Call) -> None:
+        """See `Link`: what was to be delivered is locked, and its credit free."""
+        if call.operation == "deliver":
+            self._held_up -= call.detail
+            self.credited()
+            self._drain_on()
 
-    def _undelivered(self, refusal: AmqpError | None) -> None:
+    def _drain_on(self) -> None:
+        if self._drains and self.is_attached:
+            self.drained()
+
+    def _let_go_or_not(self, refusal: AmqpError | None) -> None:
         if refusal is not None:
             self.detach(refusal)
 
@@ -125,7 +139,7 @@ class Receiver(Outgoing):
         name = NAMES.get(code) or _modified(fields)
         self.session.unsettled.pop(id, None)
         call = Call(operation="settle", entity=self.queue.name, detail=name)
-        self.session.connection.perform(
+        self.perform(
             call,
             lambda: self._settle(name, receipt, fields),
             lambda refusal: self._settled(id, code, disposition, refusal),

@@ -65,7 +65,7 @@ class Requests(Incoming):
         connection = self.session.connection
         if self._node.cbs:
             call = Call(operation="put-token", entity="")
-            connection.perform(call, lambda: check(request.application), lambda refusal: self._told(request, refusal))
+            self.perform(call, lambda: check(request.application), lambda refusal: self._told(request, refusal))
             return
         name = str(request.application.get("operation", "")).rpartition(":")[2]
         replies: list[Any] = []
@@ -74,7 +74,7 @@ class Requests(Incoming):
             replies.append(manage(connection.server, self._node, name, request))
 
         call = Call(operation=name, entity=self._node.entity)
-        connection.perform(call, act, lambda refusal: self._managed(request, replies, refusal))
+        self.perform(call, act, lambda refusal: self._managed(request, replies, refusal))
 
     def _told(self, request: Request, refusal: AmqpError | None) -> None:
         """Whether the token is believed."""

@@ -21,17 +21,19 @@ class Sender(Incoming):
 
     def __init__(self, session: Session, attach: p.Attach, target: LocalQueue | Topic) -> None:
         super().__init__(session, attach)
+        self.entity = target.name
         self._target = target
 
     def start(self) -> None:
         """Answer the attach."""
         call = Call(operation="attach", entity=self._target.name, detail="sender")
-        self.session.connection.perform(call, _granted, self._opened)
+        self.perform(call, _granted, self._opened)
 
     def _opened(self, refusal: AmqpError | None) -> None:
-        self.ready()
-        if refusal is not None:
-            self.detach(refusal)
+        if refusal is None:
+            self.ready()
+        else:
+            self.refused(refusal)
 
     def message(self, data: bytes, transfer: p.Transfer) -> None:
         """Accept it, and say so."""
@@ -41,13 +43,13 @@ class Sender(Incoming):
         except AmqpError as exc:
             self._answered(transfer, exc)
             return
-        connection = self.session.connection
+        namespace = self.session.connection.server.namespace
 
         def accept() -> None:
-            self._target.accept(contents, connection.server.namespace.now())
+            self._target.accept(contents, namespace.now())
 
         call = Call(operation="send", entity=self._target.name, detail=len(contents))
-        connection.perform(call, accept, lambda refusal: self._answered(transfer, refusal))
+        self.perform(call, accept, lambda refusal: self._answered(transfer, refusal))
 
     def _answered(self, transfer: p.Transfer, refusal: AmqpError | None) -> None:
         self.answer(transfer, p.ACCEPTED if refusal is None else p.rejected(refusal))

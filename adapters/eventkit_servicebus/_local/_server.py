@@ -16,6 +16,7 @@ from eventkit.spi import LocalCounts
 from eventkit_servicebus._local._connection import Connection
 from eventkit_servicebus._local._errors import AmqpError
 from eventkit_servicebus._local._faults import Faults
+from eventkit_servicebus._local._http import Door
 from eventkit_servicebus._local._names import problem
 from eventkit_servicebus._local._namespace import Namespace
 from eventkit_servicebus._local._settings import Settings
@@ -35,6 +36,8 @@ class Server:
         self.idle = idle
         self.faults = faults
         self.connections: set[Connection] = set()
+        self.doors: set[Door] = set()
+        self.since = namespace.wall()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tag = os.urandom(8)
 
@@ -58,9 +61,14 @@ class Server:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        for connection in list(self.connections):
-            connection.drop()
+        self.drop_connections()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def drop_connections(self) -> None:
+        """Hang up on everybody, without a word."""
+        everybody: list[Connection | Door] = [*self.connections, *self.doors]
+        for each in everybody:
+            each.drop()
 
 
 class LocalServiceBus:
@@ -97,13 +105,20 @@ class LocalServiceBus:
 
     def drop_connections(self) -> None:
         """Hang up on everybody, without a word, as when the network fails."""
-        for connection in list(self._server.connections):
-            connection.drop()
+        self._server.drop_connections()
 
     def close_connections(self, condition: str = "amqp:connection:forced", description: str = "on purpose") -> None:
         """Close every connection, and say why. The service does so when it is updated."""
         for connection in list(self._server.connections):
             connection.close(AmqpError(condition, description))
+
+    def detach_links(self, condition: str, description: str = "on purpose", *, entity: str | None = None) -> int:
+        """Detach the links at queues, topics and subscriptions, or at `entity`, and say why; how many there were."""
+        links = [link for connection in self._server.connections for link in connection.links()]
+        found = [link for link in links if link.entity is not None and entity in {None, link.entity}]
+        for link in found:
+            link.detach(AmqpError(condition, description))
+        return len(found)
 
 
 @asynccontextmanager
@@ -126,7 +141,8 @@ async def serve(
     message is dead. `duplicates` is the window of duplicate detection, 0 for none; a connection on which nothing
     comes for `idle` seconds is closed.
     A test may give a `clock` of its own, in seconds from anywhere, to make ten minutes pass, and a `wall`, in Unix
-    seconds; `counts` sees to what has become due since. Waiting on the wire takes real time all the same. asyncio only.
+    seconds, which may be wrong: it is what the server says of locks and ages, and what it takes a scheduled time by.
+    `counts` sees to what has become due since. Waiting on the wire takes real time all the same. asyncio only.
     """
     namespace = Namespace(clock=clock, wall=wall)
     _create(namespace, queues, Settings(lock=lock, max_deliveries=max_deliveries, duplicates=duplicates))
@@ -144,7 +160,7 @@ async def _listen(server: Server, port: int) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(
-            lambda: Connection(server), HOST, port, family=socket.AF_INET, reuse_address=True, reuse_port=False
+            lambda: Door(server), HOST, port, family=socket.AF_INET, reuse_address=True, reuse_port=False
         )
     except (OSError, OverflowError) as exc:
         taken = isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE

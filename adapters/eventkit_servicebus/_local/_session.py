@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventkit_servicebus._local import _performatives as p
 from eventkit_servicebus._local._errors import AmqpError
-from eventkit_servicebus._local._link import WRAP, Incoming, Link, Outgoing
-from eventkit_servicebus._local._nodes import attached, refuse
+from eventkit_servicebus._local._link import WRAP, Incoming, Link, Outgoing, refuse
+from eventkit_servicebus._local._nodes import attached
 from eventkit_servicebus._local._types import Described
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ class SessionReceiver(Receiver):
     def start(self) -> None:
         """Answer the attach, as soon as there is a session."""
         call = Call(operation="attach", entity=self.queue.name, detail="receiver")
-        self.session.connection.perform(call, self._ask, self._asked)
+        self.perform(call, self._ask, self._asked)
 
     def _ask(self) -> None:
         now = self._namespace.now()
@@ -56,7 +56,7 @@ class SessionReceiver(Receiver):
         if refusal is not None and self._is_held:
             self.detach(refusal)
         elif refusal is not None:
-            self._refused(refusal)
+            self.refused(refusal)
 
     # -- Owner ---------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class SessionReceiver(Receiver):
 
     def waited(self) -> None:
         """See `Owner`."""
-        self._refused(_NOBODY)
+        self.refused(_NOBODY)
 
     def closed(self) -> None:
         """The session is free at once, and what it held goes back, not counted."""

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from tests.adapters.contract import memory, pubsub, sqlite, sqs
+import pytest
 
-VARIANTS = (*memory.VARIANTS, *sqlite.VARIANTS, *pubsub.VARIANTS, *sqs.VARIANTS)
+from tests.adapters.contract import memory, pubsub, servicebus, sqlite, sqs
+
+VARIANTS = (
+    *memory.VARIANTS,
+    *sqlite.VARIANTS,
+    *pubsub.VARIANTS,
+    *servicebus.VARIANTS,
+    *(pytest.param(variant, marks=pytest.mark.heavy) for variant in servicebus.HEAVY),
+    *sqs.VARIANTS,
+)

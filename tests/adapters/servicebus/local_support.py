@@ -14,6 +14,8 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from eventkit_servicebus._local import LocalServiceBus, serve
 from eventkit_servicebus._local import _performatives as p
+from eventkit_servicebus._local._content import DATA
+from eventkit_servicebus._local._encode import encode
 from eventkit_servicebus._local._frames import AMQP_HEADER, SASL_HEADER, Stream, frame
 from eventkit_servicebus._local._types import Described, Symbol, Ulong
 
@@ -23,16 +25,17 @@ P = TypeVar("P", bound=p.Performative)
 
 
 class Clock:
-    """Real time, and as much more as the test skips."""
+    """Real time, and as much more as the test skips. `skew` is how far the server's idea of the date is ahead."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
+        self.skew = 0.0
 
     def now(self) -> float:
         return time.monotonic() + self.skipped
 
     def wall(self) -> float:
-        return time.time() + self.skipped
+        return time.time() + self.skipped + self.skew
 
     def skip(self, seconds: float) -> None:
         self.skipped += seconds
@@ -45,7 +48,7 @@ class Bus:
         self.place = place
         self.clock = clock
         self.client = client
-        self._links: list[ServiceBusSender | ServiceBusReceiver] = []
+        self.links: list[ServiceBusSender | ServiceBusReceiver] = []
 
     def skip(self, seconds: float) -> None:
         """Let time pass, and the server see it."""
@@ -55,8 +58,10 @@ class Bus:
     async def sender(self, queue: str = "orders", **options: Any) -> ServiceBusSender:
         make = self.client.get_topic_sender if queue == "news" else self.client.get_queue_sender
         sender = make(queue, **options)
-        self._links.append(sender)
-        return await sender.__aenter__()
+        self.links.append(sender)
+        await sender.__aenter__()
+        await _hush(sender)
+        return sender
 
     async def receiver(self, queue: str = "orders", **options: Any) -> ServiceBusReceiver:
         topic, slash, subscription = queue.partition("/")
@@ -64,16 +69,44 @@ class Bus:
             receiver = self.client.get_subscription_receiver(topic, subscription, **options)
         else:
             receiver = self.client.get_queue_receiver(queue, **options)
-        self._links.append(receiver)
-        return await receiver.__aenter__()
+        self.links.append(receiver)
+        await receiver.__aenter__()
+        await _hush(receiver)
+        return receiver
 
     async def both(self, queue: str = "orders", **options: Any) -> tuple[ServiceBusSender, ServiceBusReceiver]:
         sender, receiver = await asyncio.gather(self.sender(queue), self.receiver(queue, **options))
         return sender, receiver
 
+    async def three(self, **options: Any) -> tuple[ServiceBusSender, ServiceBusReceiver, ServiceBusReceiver]:
+        """At the queue of orders, and at its dead letters."""
+        both, letters = await asyncio.gather(self.both(**options), self.receiver(sub_queue="deadletter"))
+        return *both, letters
+
     async def close(self) -> None:
-        """Close every link, all at once: each takes its time."""
-        await asyncio.gather(*(link.close() for link in self._links))
+        """Close every link, all at once."""
+        await asyncio.gather(*map(shut, self.links))
+
+
+async def shut(link: ServiceBusSender | ServiceBusReceiver) -> None:
+    """Close it, and do not wait for its keepalive."""
+    await _hush(link)
+    await link.close()
+
+
+async def _hush(link: ServiceBusSender | ServiceBusReceiver) -> None:
+    """End its keepalive: it sleeps for a second at a time, and whoever closes the link has to wait for that."""
+    handler: Any = link._handler
+    keepalive = getattr(handler, "_keep_alive_thread", None)
+    if keepalive is not None:
+        handler._keep_alive_thread = None
+        keepalive.cancel()
+        await asyncio.wait([keepalive])
+
+
+def data(body: bytes) -> bytes:
+    """The section of a message that holds bytes."""
+    return encode(Described(Ulong(DATA), body))
 
 
 def text(message: Any) -> str:
@@ -114,7 +147,8 @@ async def local_bus(queues: Sequence[str] = QUEUES, **options: Any) -> AsyncIter
             yield bus
         finally:
             await bus.close()
-    _collect()
+    if bus.links:
+        _collect()
     assert not failures  # a protocol that fails ends its connection, and is easily taken for one that refuses
 
 
@@ -132,6 +166,9 @@ class Peer:
         self.reader = reader
         self.writer = writer
         self._stream = Stream()
+        self._managed = False
+        self.tag: bytes | None = None
+        """The lock token of the delivery that came last."""
 
     def write(self, data: bytes) -> None:
         self.writer.write(data)
@@ -150,6 +187,8 @@ class Peer:
                 self._stream.add(data)
             elif got.body:
                 performative, end = p.read(got.body)
+                if isinstance(performative, p.Transfer) and len(performative.delivery_tag or b"") == 16:
+                    self.tag = performative.delivery_tag
                 assert isinstance(performative, kind), performative
                 return performative, got.body[end:]
 
@@ -186,24 +225,68 @@ class Peer:
         await self.hear(p.Begin)
         return opened
 
-    async def attach(self, address: str = "orders", handle: int = 0, *, receiver: bool = True, **more: Any) -> p.Attach:
-        """Attach a link, whatever is answered."""
+    def say_attach(
+        self,
+        address: str = "orders",
+        handle: int = 0,
+        *,
+        receiver: bool = True,
+        session: str | None = None,
+        **more: Any,
+    ) -> None:
+        """Ask for a link; at a session, if one is named, or at the next one that is free, if its name is empty."""
+        wanted = {Symbol("com.microsoft:session-filter"): session or None}
+        asked = [] if session is None else [*[None] * 6, wanted]
         self.say(
             p.Attach(
                 name=f"link-{handle}",
                 handle=handle,
                 receiver=receiver,
-                source=Described(Ulong(0x28), [address]),
+                source=Described(Ulong(0x28), [address, *asked]),
                 target=Described(Ulong(0x29), [address]),
                 initial_delivery_count=None if receiver else 0,
                 **more,
             )
         )
+
+    async def attach(self, address: str = "orders", handle: int = 0, *, receiver: bool = True, **more: Any) -> p.Attach:
+        """Attach a link, whatever is answered."""
+        self.say_attach(address, handle, receiver=receiver, **more)
         answer, _ = await self.hear(p.Attach)
         assert (answer.name, answer.handle, answer.receiver) == (f"link-{handle}", handle, not receiver)
         if not receiver and answer.target is not None:
             await self.hear(p.Flow)
         return answer
+
+    async def send(self, *bodies: bytes, handle: int = 9) -> None:
+        """Attach a sender, and have these accepted."""
+        await self.attach(handle=handle, receiver=False)
+        for number, body in enumerate(bodies):
+            self.say(p.Transfer(handle, number, bytes((number,)), 0), data(body))
+            answer, _ = await self.hear(p.Disposition)
+            assert (answer.receiver, answer.first, answer.settled, answer.state) == (True, number, True, p.ACCEPTED)
+
+    def grant(self, credit: int, *, count: int = 0, handle: int = 0, drain: bool | None = None) -> None:
+        """Let so much come on a link, of which it has seen `count`."""
+        self.say(p.Flow(0, 100, 0, 100, handle=handle, delivery_count=count, link_credit=credit, drain=drain))
+
+    def settle(self, id: int, state: Described, *, settled: bool | None = None) -> None:
+        """Say what has become of a delivery."""
+        self.say(p.Disposition(receiver=True, first=id, settled=settled, state=state))
+
+    async def manage(self, name: str, body: Any, entity: str = "orders") -> None:
+        """Attach to a management node if need be, and ask it."""
+        if not self._managed:
+            self._managed = True
+            await self.attach(f"{entity}/$management", 20)
+            await self.attach(f"{entity}/$management", 21, receiver=False)
+            self.grant(1_000, handle=20)
+        request = [
+            Described(Ulong(0x73), [name]),
+            Described(Ulong(0x74), {"operation": f"com.microsoft:{name}"}),
+            Described(Ulong(0x77), body),
+        ]
+        self.say(p.Transfer(21, 0, b"0", 0, settled=True), b"".join(map(encode, request)))
 
 
 @asynccontextmanager

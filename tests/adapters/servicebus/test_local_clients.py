@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from azure.servicebus import ServiceBusMessage, ServiceBusReceiveMode, ServiceBusSubQueue
+from azure.servicebus import ServiceBusMessage, ServiceBusReceiveMode
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusError
 
-from tests.adapters.servicebus.local_support import Bus, local_bus, messages, nothing, take, text
+from tests.adapters.servicebus.local_support import Bus, local_bus, messages, nothing, shut, take, text
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ async def test_batches_and_large_messages_arrive_one_by_one(bus: Bus) -> None:
 
 async def test_each_settlement_does_what_it_says(bus: Bus) -> None:
     """Complete ends, abandon brings back and counts, dead-letter moves with its reason."""
-    sender, receiver = await bus.both()
+    sender, receiver, letters = await bus.three()
     await sender.send_messages(messages("done", "again", "dead"))
     done, again, dead = await take(receiver, 3)
     await receiver.complete_message(done)
@@ -77,7 +78,6 @@ async def test_each_settlement_does_what_it_says(bus: Bus) -> None:
     await receiver.complete_message(message)
     assert await nothing(receiver)
 
-    letters = await bus.receiver(sub_queue=ServiceBusSubQueue.DEAD_LETTER)
     [letter] = await take(letters, 1)
     assert (text(letter), letter.dead_letter_source) == ("dead", "orders")
     assert (letter.dead_letter_reason, letter.dead_letter_error_description) == ("no good", "at all")
@@ -103,7 +103,7 @@ async def test_a_lock_that_is_over_settles_nothing(bus: Bus) -> None:
 
 async def test_what_failed_too_often_is_dead(bus: Bus) -> None:
     """`max_deliveries` is 3 here; abandoned or expired is the same."""
-    sender, receiver = await bus.both()
+    sender, receiver, letters = await bus.three()
     await sender.send_messages(messages("x"))
     for _ in range(2):
         [message] = await take(receiver, 1)
@@ -112,7 +112,6 @@ async def test_what_failed_too_often_is_dead(bus: Bus) -> None:
     bus.skip(31)
     assert await nothing(receiver)
 
-    letters = await bus.receiver(sub_queue="deadletter")
     [letter] = await take(letters, 1)
     assert (letter.dead_letter_reason, letter.delivery_count) == ("MaxDeliveryCountExceeded", 3)
     assert bus.place.counts().dead == 1
@@ -139,13 +138,12 @@ async def test_receive_and_delete_holds_nothing(bus: Bus) -> None:
 
 async def test_prefetched_messages_go_back_when_their_receiver_closes(bus: Bus) -> None:
     """The SDK drains, and releases what nobody has asked for: it was never looked at, and does not count."""
-    sender, receiver = await bus.both(prefetch_count=10)
+    (sender, receiver), other = await asyncio.gather(bus.both(prefetch_count=10), bus.receiver())
     await sender.send_messages(messages("a", "b", "c"))
     [first] = await take(receiver, 1)
     await receiver.complete_message(first)
-    await receiver.close()
+    await shut(receiver)
 
-    other = await bus.receiver()
     found = await take(other, 2)
     assert [(text(message), message.delivery_count) for message in found] == [("b", 0), ("c", 0)]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from eventkit_servicebus._local import _performatives as p
-from eventkit_servicebus._local._content import DATA, HEADER
+from eventkit_servicebus._local._content import HEADER
 from eventkit_servicebus._local._encode import encode
 from eventkit_servicebus._local._frames import AMQP_HEADER, EMPTY, SASL_HEADER, frame
 from eventkit_servicebus._local._types import Array, Described, Int, Long, Symbol, Uint, Ulong
 
-from tests.adapters.servicebus.local_support import Bus, Peer, local_bus, peer_of
+from tests.adapters.servicebus.local_support import Bus, Peer, data, local_bus, peer_of
 
 
 @pytest.fixture
@@ -30,31 +30,13 @@ async def peer(bus: Bus) -> AsyncIterator[Peer]:
         yield peer
 
 
-def data(body: bytes) -> bytes:
-    return encode(Described(Ulong(DATA), body))
-
-
-async def send(peer: Peer, *bodies: bytes, handle: int = 9) -> None:
-    await peer.attach(handle=handle, receiver=False)
-    for number, body in enumerate(bodies):
-        peer.say(p.Transfer(handle, number, bytes((number,)), 0), data(body))
-        answer, _ = await peer.hear(p.Disposition)
-        assert (answer.receiver, answer.first, answer.settled, answer.state) == (True, number, True, p.ACCEPTED)
-
-
-async def granted(peer: Peer, credit: int, *, count: int = 0, handle: int = 0, drain: bool | None = None) -> None:
-    peer.say(
-        p.Flow(0, 100, 0, 100, handle=handle, delivery_count=count, link_credit=credit, drain=drain),
-    )
-
-
 async def test_no_more_is_sent_than_there_is_credit_for(peer: Peer) -> None:
     """The receiver's word is kept to the message; a grant counts from what the client has seen."""
     await peer.open()
-    await send(peer, b"a", b"b", b"c", b"d")
+    await peer.send(b"a", b"b", b"c", b"d")
     await peer.attach()
     assert await peer.silent()
-    await granted(peer, 2)
+    peer.grant(2)
     first, payload = await peer.hear(p.Transfer)
     assert payload.endswith(data(b"a"))
     assert (first.delivery_id, first.settled, first.more) == (0, False, False)
@@ -62,7 +44,7 @@ async def test_no_more_is_sent_than_there_is_credit_for(peer: Peer) -> None:
     assert len(first.delivery_tag) == 16
     await peer.hear(p.Transfer)
     assert await peer.silent()
-    await granted(peer, 2, count=1)  # one of which it has not seen yet
+    peer.grant(2, count=1)  # one of which it has not seen yet
     third, _ = await peer.hear(p.Transfer)
     assert third.delivery_id == 2
     assert await peer.silent()
@@ -71,9 +53,9 @@ async def test_no_more_is_sent_than_there_is_credit_for(peer: Peer) -> None:
 async def test_a_drain_is_answered_with_what_there_is_and_no_credit(peer: Peer) -> None:
     """The count goes up by what is left, as the protocol has it, or a client would wait for ever."""
     await peer.open()
-    await send(peer, b"a")
+    await peer.send(b"a")
     await peer.attach()
-    await granted(peer, 10, drain=True)
+    peer.grant(10, drain=True)
     await peer.hear(p.Transfer)
     flow, _ = await peer.hear(p.Flow)
     assert (flow.handle, flow.delivery_count, flow.link_credit, flow.drain) == (0, 10, 0, True)
@@ -82,9 +64,9 @@ async def test_a_drain_is_answered_with_what_there_is_and_no_credit(peer: Peer) 
 async def test_the_window_of_a_session_is_kept(peer: Peer) -> None:
     """The client opened with 100; a flow without a handle starts it again."""
     await peer.open()
-    await send(peer, *[b"x"] * 103)
+    await peer.send(*[b"x"] * 103)
     await peer.attach()
-    await granted(peer, 1_000)
+    peer.grant(1_000)
     for _ in range(100):
         await peer.hear(p.Transfer)
     assert await peer.silent()
@@ -98,9 +80,9 @@ async def test_a_message_is_cut_to_the_frames_that_the_client_takes(peer: Peer) 
     """512 bytes is the least that a client may say."""
     await peer.open(max_frame_size=Uint(512))
     body = random.Random(1).randbytes(2_000)
-    await send(peer, body)
+    await peer.send(body)
     await peer.attach()
-    await granted(peer, 1)
+    peer.grant(1)
     whole = b""
     for _ in range(20):
         part, payload = await peer.hear(p.Transfer)
@@ -115,10 +97,10 @@ async def test_a_message_is_cut_to_the_frames_that_the_client_takes(peer: Peer) 
 async def test_released_means_never_delivered(peer: Peer) -> None:
     """Settled by the client without waiting, as the SDK does with what it has buffered; a range counts for all."""
     await peer.open()
-    await send(peer, b"a", b"b")
+    await peer.send(b"a", b"b")
     await peer.attach()
     for start in (0, 2):
-        await granted(peer, 2, count=start)
+        peer.grant(2, count=start)
         for _ in range(2):
             _, payload = await peer.hear(p.Transfer)
             assert payload.startswith(encode(Described(Ulong(HEADER), [None, None, None, None, Uint(0)])))
@@ -128,9 +110,9 @@ async def test_released_means_never_delivered(peer: Peer) -> None:
 async def test_a_range_that_has_no_end_costs_nothing(bus: Bus, peer: Peer) -> None:
     """Four thousand million deliveries, of which two are there: each is confirmed for itself."""
     await peer.open()
-    await send(peer, b"a", b"b")
+    await peer.send(b"a", b"b")
     await peer.attach()
-    await granted(peer, 2)
+    peer.grant(2)
     for _ in range(2):
         await peer.hear(p.Transfer)
     peer.say(p.Disposition(receiver=True, first=0, last=2**32 - 1, state=p.ACCEPTED))
@@ -140,19 +122,28 @@ async def test_a_range_that_has_no_end_costs_nothing(bus: Bus, peer: Peer) -> No
     assert bus.place.counts().acked == 2
 
 
-@pytest.mark.parametrize("address", ["", "nowhere", "news", "bills.sessions", "$cbs/x", "a/b/c"])
-async def test_a_link_that_cannot_be_is_refused_as_the_protocol_has_it(peer: Peer, address: str) -> None:
-    """From nowhere to nowhere, and gone: other links go on."""
+@pytest.mark.parametrize(
+    ("address", "receiver"),
+    [
+        *[(address, True) for address in ("", "nowhere", "news", "bills.sessions", "$cbs/x", "a/b/c")],
+        *[(address, False) for address in ("", "nowhere", "news/audit", "orders/$DeadLetterQueue", "x/$management")],
+    ],
+)
+async def test_a_link_that_cannot_be_is_refused_as_the_protocol_has_it(
+    peer: Peer, address: str, receiver: bool
+) -> None:
+    """From nowhere to nowhere, and gone, whoever would send: other links go on."""
     await peer.open()
     await peer.attach()
-    answer = await peer.attach(address, 1)
-    assert (answer.source, answer.target, answer.initial_delivery_count) == (None, None, 0)
+    answer = await peer.attach(address, 1, receiver=receiver)
+    assert (answer.source, answer.target) == (None, None)
+    assert answer.initial_delivery_count == (0 if receiver else None)
     detach, _ = await peer.hear(p.Detach)
     assert (detach.handle, detach.closed) == (1, True)
     assert detach.error is not None
     assert len(detach.error.value) == 3
-    await send(peer, b"x")
-    await granted(peer, 1)
+    await peer.send(b"x")
+    peer.grant(1)
     await peer.hear(p.Transfer)
 
 
@@ -174,7 +165,7 @@ async def test_a_message_that_is_too_large_ends_its_link(peer: Peer) -> None:
     detach, _ = await peer.hear(p.Detach)
     assert detach.error is not None
     assert detach.error.value[0] == "amqp:link:message-size-exceeded"
-    await send(peer, b"x", handle=2)
+    await peer.send(b"x", handle=2)
 
 
 @pytest.mark.parametrize(
@@ -193,11 +184,7 @@ async def test_a_message_that_is_none_is_rejected(bus: Bus, peer: Peer, bad: byt
 
 async def test_a_request_that_makes_no_sense_is_answered(peer: Peer) -> None:
     """Each with a status; what has no id cannot be, and nobody waits for it."""
-    node = "orders/$management"
     await peer.open()
-    await peer.attach(node, 0)
-    await peer.attach(node, 1, receiver=False)
-    await granted(peer, 1_000)
     bodies = [
         None,
         {},
@@ -216,12 +203,7 @@ async def test_a_request_that_makes_no_sense_is_answered(peer: Peer) -> None:
     names += ["cancel-scheduled-message", "renew-session-lock", "get-session-state", "get-message-sessions", "fly", ""]
     for name in names:
         for body in bodies:
-            request = [
-                Described(Ulong(0x73), [name]),
-                Described(Ulong(0x74), {"operation": f"com.microsoft:{name}"}),
-                Described(Ulong(0x77), body),
-            ]
-            peer.say(p.Transfer(1, 0, b"0", 0, settled=True), b"".join(map(encode, request)))
+            await peer.manage(name, body)
             _, payload = await peer.hear(p.Transfer)
             assert b"statusCode" in payload
 
@@ -244,7 +226,7 @@ async def test_garbage_ends_its_connection_and_no_other(bus: Bus, peer: Peer, se
         mad.write(rng.randbytes(40) if seed % 2 else frame(0, body))
         mad.writer.write_eof()
         assert await mad.ended()
-    await send(peer, b"x")
+    await peer.send(b"x")
 
 
 async def test_random_fields_in_every_performative_do_no_harm(bus: Bus, peer: Peer) -> None:
@@ -299,7 +281,7 @@ async def test_a_client_that_is_silent_is_cut_off_and_one_that_is_idle_is_not() 
         assert await silent.ended()
         await asyncio.sleep(0.3)
         living.cancel()
-        await send(idle, b"x")
+        await idle.send(b"x")
 
 
 async def test_a_dead_letter_whose_properties_cannot_be_read_moves_as_it_is(bus: Bus, peer: Peer) -> None:
@@ -310,14 +292,14 @@ async def test_a_dead_letter_whose_properties_cannot_be_read_moves_as_it_is(bus:
     peer.say(p.Transfer(9, 0, b"0", 0), torn)
     await peer.hear(p.Disposition)
     await peer.attach()
-    await granted(peer, 1)
+    peer.grant(1)
     await peer.hear(p.Transfer)
     reason = Described(Ulong(0x1D), [Symbol("com.microsoft:dead-letter"), None, {Symbol("DeadLetterReason"): "bad"}])
     peer.say(p.Disposition(receiver=True, first=0, state=Described(Ulong(0x25), [reason])))
     answer, _ = await peer.hear(p.Disposition)
     assert answer.state == p.rejected(None)
     await peer.attach("orders/$DeadLetterQueue", 1)
-    await granted(peer, 1, handle=1)
+    peer.grant(1, handle=1)
     _, payload = await peer.hear(p.Transfer)
     assert payload.endswith(torn)
 

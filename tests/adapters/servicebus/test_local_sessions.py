@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusMessage
-from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import (
     OperationTimeoutError,
     ServiceBusError,
@@ -14,7 +15,7 @@ from azure.servicebus.exceptions import (
     SessionLockLostError,
 )
 
-from tests.adapters.servicebus.local_support import Bus, local_bus, messages, nothing, take, text
+from tests.adapters.servicebus.local_support import Bus, local_bus, messages, nothing, shut, take, text
 
 BILLS = "bills.sessions"
 
@@ -25,18 +26,23 @@ async def bus() -> AsyncIterator[Bus]:
         yield bus
 
 
-async def session(bus: Bus, id: object = NEXT_AVAILABLE_SESSION) -> ServiceBusReceiver:
-    return await bus.receiver(BILLS, session_id=id, max_wait_time=2)
+async def session(bus: Bus, id: object = NEXT_AVAILABLE_SESSION, wait: float = 2.0) -> ServiceBusReceiver:
+    return await bus.receiver(BILLS, session_id=id, max_wait_time=wait)
+
+
+async def both(bus: Bus, id: object = "a") -> tuple[ServiceBusSender, ServiceBusReceiver]:
+    """A sender, and a receiver at a session."""
+    sender, receiver = await asyncio.gather(bus.sender(BILLS), session(bus, id))
+    return sender, receiver
 
 
 async def test_a_session_is_one_receivers_and_in_order(bus: Bus) -> None:
     """The others' messages are not seen, and what comes back comes in its place."""
-    sender = await bus.sender(BILLS)
+    sender, a = await both(bus)
     await sender.send_messages(messages("a1", "a2", session_id="a"))
     await sender.send_messages(messages("b1", session_id="b"))
-    a = await session(bus, "a")
-    with pytest.raises(SessionCannotBeLockedError):
-        await session(bus, "a")
+    taken, b = await asyncio.gather(session(bus, "a"), session(bus), return_exceptions=True)
+    assert isinstance(taken, SessionCannotBeLockedError)
     first, second = await take(a, 2)
     assert (first.session_id, a.session.session_id) == ("a", "a")
     await a.abandon_message(first)
@@ -46,16 +52,16 @@ async def test_a_session_is_one_receivers_and_in_order(bus: Bus) -> None:
     await a.complete_message(second)
     assert await nothing(a)
 
-    b = await session(bus)
+    assert isinstance(b, ServiceBusReceiver)
     assert b.session.session_id == "b"
     assert [text(message) for message in await take(b, 1)] == ["b1"]
 
 
 async def test_next_available_is_one_that_has_something(bus: Bus) -> None:
     """With none, the receiver gives up as it said it would."""
-    sender = await bus.sender(BILLS)
-    with pytest.raises(OperationTimeoutError):
-        await session(bus)
+    sender, none = await asyncio.gather(bus.sender(BILLS), session(bus, wait=0.5), return_exceptions=True)
+    assert isinstance(sender, ServiceBusSender)
+    assert isinstance(none, OperationTimeoutError)
     await sender.send_messages(ServiceBusMessage("x", session_id="late"))
     receiver = await session(bus)
     assert receiver.session.session_id == "late"
@@ -70,17 +76,16 @@ async def test_sessions_take_turns(bus: Bus) -> None:
     for _ in range(3):
         receiver = await session(bus)
         seen.append(receiver.session.session_id)
-        await receiver.close()
+        await shut(receiver)
     assert seen == ["a", "b", "a"]
 
 
 async def test_a_session_that_is_left_is_free_at_once_and_nothing_counts(bus: Bus) -> None:
     """A worker that stops has failed nothing."""
-    sender = await bus.sender(BILLS)
+    sender, first = await both(bus)
     await sender.send_messages(messages("x", session_id="a"))
-    first = await session(bus, "a")
     await take(first, 1)
-    await first.close()
+    await shut(first)
     second = await session(bus)
     [message] = await take(second, 1)
     assert message.delivery_count == 0
@@ -88,9 +93,8 @@ async def test_a_session_that_is_left_is_free_at_once_and_nothing_counts(bus: Bu
 
 async def test_a_session_whose_connection_is_lost_is_free_at_once(bus: Bus) -> None:
     """Nobody has to wait for the end of its lock, and nothing counts."""
-    sender = await bus.sender(BILLS)
+    sender, first = await both(bus)
     await sender.send_messages(messages("x", session_id="a"))
-    first = await session(bus, "a")
     await take(first, 1)
     bus.place.drop_connections()
     second = await session(bus, "a")
@@ -100,9 +104,8 @@ async def test_a_session_whose_connection_is_lost_is_free_at_once(bus: Bus) -> N
 
 async def test_a_deferred_message_of_a_session_is_the_sessions(bus: Bus) -> None:
     """It is settled under the session's lock, and goes back with it."""
-    sender = await bus.sender(BILLS)
+    sender, first = await both(bus)
     await sender.send_messages(messages("x", session_id="a"))
-    first = await session(bus, "a")
     [message] = await take(first, 1)
     number = message.sequence_number
     assert number is not None
@@ -110,7 +113,7 @@ async def test_a_deferred_message_of_a_session_is_the_sessions(bus: Bus) -> None
     [message] = await first.receive_deferred_messages(number)
     await first.abandon_message(message)
     [message] = await first.receive_deferred_messages(number)
-    await first.close()
+    await shut(first)
     second = await session(bus, "a")
     [message] = await second.receive_deferred_messages(number)
     assert message.delivery_count == 1
@@ -120,9 +123,8 @@ async def test_a_deferred_message_of_a_session_is_the_sessions(bus: Bus) -> None
 
 async def test_a_session_whose_lock_is_over_is_lost(bus: Bus) -> None:
     """What it held counts as failed, and nothing can be settled any more."""
-    sender = await bus.sender(BILLS)
+    sender, first = await both(bus)
     await sender.send_messages(messages("x", session_id="a"))
-    first = await session(bus, "a")
     [message] = await take(first, 1)
     bus.skip(20)
     until = await first.session.renew_lock()
@@ -148,9 +150,10 @@ async def test_a_session_remembers_its_state(bus: Bus) -> None:
 
 async def test_a_queue_of_sessions_is_used_with_sessions_only(bus: Bus) -> None:
     """Neither a message without one, nor a receiver without one."""
-    sender = await bus.sender(BILLS)
+    sender, refused = await asyncio.gather(bus.sender(BILLS), bus.receiver(BILLS), return_exceptions=True)
+    assert isinstance(sender, ServiceBusSender)
+    assert isinstance(refused, ServiceBusError)
+    assert "requires sessions" in str(refused)
     with pytest.raises(ServiceBusError, match="no session id"):
         await sender.send_messages(ServiceBusMessage("x"))
-    with pytest.raises(ServiceBusError, match="requires sessions"):
-        await bus.receiver(BILLS)
     assert bus.place.counts().published == 0

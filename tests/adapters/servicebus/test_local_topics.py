@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -20,13 +21,17 @@ async def bus() -> AsyncIterator[Bus]:
 
 async def test_each_subscription_gets_a_message_of_its_own(bus: Bus) -> None:
     """What one does with it is nothing to the other, down to the dead letters."""
-    sender, audit, mail = await bus.sender("news"), await bus.receiver("news/audit"), await bus.receiver("news/mail")
+    sender, audit, mail, letters = await asyncio.gather(
+        bus.sender("news"),
+        bus.receiver("news/audit"),
+        bus.receiver("news/mail"),
+        bus.receiver("news/audit", sub_queue="deadletter"),
+    )
     await sender.send_messages(messages("x"))
     [one], [other] = await take(audit, 1), await take(mail, 1)
     await audit.dead_letter_message(one, reason="no")
     await mail.complete_message(other)
 
-    letters = await bus.receiver("news/audit", sub_queue="deadletter")
     [letter] = await take(letters, 1)
     assert (text(letter), letter.dead_letter_source) == ("x", "news/audit")
     counts = bus.place.counts()
@@ -35,22 +40,22 @@ async def test_each_subscription_gets_a_message_of_its_own(bus: Bus) -> None:
 
 async def test_a_topic_is_sent_to_and_a_subscription_received_from(bus: Bus) -> None:
     """The other way round there is nothing, and the error says so."""
-    with pytest.raises(ServiceBusError, match="is a topic"):
-        await bus.receiver("news")
-    with pytest.raises(ServiceBusError, match="could not be found"):
-        await bus.receiver("news/sports")
+    topic, sports = await asyncio.gather(bus.receiver("news"), bus.receiver("news/sports"), return_exceptions=True)
+    assert isinstance(topic, ServiceBusError)
+    assert "is a topic" in str(topic)
+    assert isinstance(sports, ServiceBusError)
+    assert "could not be found" in str(sports)
 
 
 async def test_what_has_outlived_its_time_is_dead(bus: Bus) -> None:
     """It is never delivered, and its dead letter says why."""
-    sender, receiver = await bus.both()
+    sender, receiver, letters = await bus.three()
     await sender.send_messages(messages("short", time_to_live=timedelta(seconds=10)))
     await sender.send_messages(messages("long", time_to_live=timedelta(seconds=1000)))
     bus.skip(11)
     [message] = await take(receiver, 1)
     assert text(message) == "long"
 
-    letters = await bus.receiver(sub_queue="deadletter")
     [letter] = await take(letters, 1)
     assert (text(letter), letter.dead_letter_reason) == ("short", "TTLExpiredException")
     assert letter.time_to_live == timedelta(seconds=10)

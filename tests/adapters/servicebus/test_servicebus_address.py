@@ -65,7 +65,7 @@ def test_other_clouds_have_other_domains() -> None:
         ("servicebus://shop/orders?prefetch=-1", "source", "prefetch is '-1'"),
         ("servicebus://shop/orders?prefetch=1001", "source", "from 0 to 1,000"),
         ("servicebus://shop/orders?prefetch=1", "sink", "unknown parameter 'prefetch'"),
-        ("servicebus://shop/orders?sessions=maybe", "sink", "write on or off"),
+        ("servicebus://shop/orders?sessions=maybe", "sink", "write on, off, or from 1 to 100"),
         ("servicebus://shop/orders?endpoint=https://127.0.0.1", "source", "endpoint is no place"),
     ],
 )

@@ -126,7 +126,7 @@ async def test_a_receiver_is_replaced_before_its_management_link_runs_dry(monkey
         for _ in range(4):
             assert kinds(await source.extend([held[0].receipt], 30.0)) == [None]
         assert rig.trouble.of("attach").count("receiver") == 2
-        assert await source.receive(1, 0.3) == ()
+        assert await source.receive(1, 0.3) == []
         assert await source.ack(receipts(held)) == [DONE, DONE]
         await source.receive(1, 0.3)
         with anyio.fail_after(5):
@@ -141,7 +141,7 @@ async def test_the_value_error_of_a_closed_handler_is_no_mistake_of_ours() -> No
     async with rigged() as rig, wire(Place.from_address(rig.address("orders"), "source")) as way:
         opened = await way.receiver()
         await opened.close()
-        link = Link(opened)
+        link = Link(opened, way.beside)
         with pytest.raises(LinkDown) as caught:
             await link.receive(1, 1.0)
 
@@ -151,7 +151,7 @@ async def test_the_value_error_of_a_closed_handler_is_no_mistake_of_ours() -> No
 
 async def test_receives_side_by_side_have_a_receiver_each() -> None:
     """Of two on one, the second would get nothing."""
-    async with rigged() as rig, rig.both(demand=Demand(events=100)) as (source, sink):
+    async with rigged() as rig, rig.both(demand=Demand(events=400)) as (source, sink):
         found: list[bytes] = []
 
         async def receive() -> None:

@@ -1,0 +1,293 @@
+"""The sessions of a source: accepted one after another, each with a receiver and a lock of its own, left when empty."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import anyio
+from anyio import current_time
+from azure.core.exceptions import AzureError
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import SessionLockLostError
+
+from eventkit.errors import AdapterError
+from eventkit_servicebus._errors import LinkDown, SessionLost, translated_errors
+from eventkit_servicebus._hold import Hold, lease_of, new_lock
+from eventkit_servicebus._link import Link, Verb
+from eventkit_servicebus._receivers import FASTER, SLICE
+from eventkit_servicebus._wire import ANSWER_WITHIN, Beside, NoSession, Opened, Wire
+
+_QUIET: Final = 0.1
+"""Seconds without a message after which a session makes room for another that has some."""
+_QUIET_ALONE: Final = 5.0
+"""The same when there is no room, and nothing says that others wait for it."""
+_QUIET_WITH_ROOM: Final = 30.0
+_TURN: Final = 30.0
+"""Seconds after which a session that never is empty makes room for another."""
+_SIDE_BY_SIDE: Final = (2, 8)
+"""Sessions that are accepted at the same time, at first, and as long as there are some: each takes half a second."""
+_AT_ONCE: Final = 1.5
+"""Seconds within which a session is accepted that had messages before it was asked for."""
+
+
+class SessionLink(Link):
+    """The receiver of one session. What it brought is ours as long as the session is; then all of it is lost."""
+
+    def __init__(
+        self, opened: Opened[ServiceBusReceiver], beside: Beside, settled: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(opened, beside)
+        self._tell_settled = settled
+        self._asked = 1
+        self._until = 0.0
+        self._renew_at = 0.0
+        self.since = self.heard = current_time()
+        """When it was accepted, and when something last came."""
+        self._locked(self._session.locked_until_utc, current_time())
+
+    @property
+    def _session(self) -> Any:
+        return self._opened.made.session
+
+    def _locked(self, until: datetime | None, now: float) -> None:
+        """The session is ours until then, by the service's clock; it was `now` when it was asked."""
+        wall = time.time()
+        lock = new_lock(wall if until is None else until.timestamp(), wall=wall)
+        if until is None or until.timestamp() <= wall:
+            # The clocks differ; the SDK would settle nothing.
+            self._session._locked_until_utc = datetime.fromtimestamp(wall + lock, UTC)  # noqa: SLF001 - no public name
+        self._until = now + lease_of(lock)
+        self._renew_at = now + lock / 2
+
+    @property
+    def until(self) -> float:
+        """When the session is ours no more, on the loop's clock."""
+        return self._until
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether something that it brought is neither settled nor extended: it comes again after the session only."""
+        now = current_time()
+        return any(hold.until <= now for hold in self._held)
+
+    async def receive(self, limit: int, wait: float) -> list[Hold]:
+        """See `Link.receive`. Keeps the session, as long as nobody holds anything of it who would."""
+        if current_time() >= self._renew_at and not self._held:
+            await self._renew_session()
+        asked = min(self._asked, limit)
+        holds = await super().receive(asked, wait)
+        self._asked = asked * FASTER if len(holds) == asked else max(len(holds), 1)
+        if holds:
+            self.heard = current_time()
+        return holds
+
+    def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, elapsed: float) -> list[Hold]:
+        return [Hold(message, self, self._until) for message in messages]
+
+    async def settle(self, holds: Sequence[Hold], verb: Verb) -> list[Exception | None]:
+        """See `Link.settle`."""
+        if self.down:
+            return [SessionLockLostError()] * len(holds)
+        try:
+            return await super().settle(holds, verb)
+        finally:
+            self._tell_settled()
+
+    async def renew(self, holds: Sequence[Hold]) -> list[Exception | None]:
+        """Renew the lock of the session, once for all of them."""
+        held = [hold for hold in holds if hold in self._held and not self.down]
+        if held:
+            try:
+                await self._renew_session()
+            except (AzureError, OSError, TimeoutError, LinkDown) as exc:
+                return [exc] * len(holds)
+            for hold in held:
+                hold.until = self._until
+        return [None if hold in held else SessionLockLostError() for hold in holds]
+
+    async def _renew_session(self) -> None:
+        asked_at = current_time()
+        self._managed += 1
+        try:
+            with anyio.fail_after(ANSWER_WITHIN):
+                self._locked(await self._session.renew_lock(timeout=ANSWER_WITHIN), asked_at)
+        except ValueError as exc:
+            raise self._gone(exc) from exc
+        except (AzureError, OSError, TimeoutError):
+            self.down = True
+            raise
+
+
+class Sessions:
+    """The pool: up to `number` sessions at a time, whichever have messages. A receive reads all of them."""
+
+    def __init__(self, wire: Wire, number: int) -> None:
+        self._wire = wire
+        self._number = number
+        self.links: list[SessionLink] = []
+        """All that are open."""
+        self._free: deque[SessionLink] = deque()
+        self._ending: list[SessionLink] = []
+        self._ready: deque[Hold] = deque()
+        self._receives = 0
+        self._last_receive = current_time()
+        self._limit = 1
+        self._accepting: dict[anyio.CancelScope, float] = {}
+        self._at_once = _SIDE_BY_SIDE[0]
+        self._others_wait = False
+        self._error: AdapterError | None = None
+        self._news = anyio.Event()
+        self._stopped = False
+
+    async def receive(self, limit: int, wait: float) -> list[Hold]:
+        """See `Pool.receive`."""
+        if self._wire.closed:
+            return []
+        until = current_time() + wait
+        self._receives += 1
+        self._limit = limit
+        try:
+            while not (holds := self._taken(limit)) and not self._stopped and (left := until - current_time()) > 0:
+                self._raise_error()
+                self._read_free()
+                self._accept()
+                with anyio.move_on_after(left):
+                    await self._news.wait()
+            return holds
+        finally:
+            self._receives -= 1
+            self._last_receive = current_time()
+            self._watch()
+
+    def _taken(self, limit: int) -> list[Hold]:
+        """What has come, up to `limit`; what was lost while it waited here comes again."""
+        now = current_time()
+        taken: list[Hold] = []
+        while self._ready and len(taken) < limit:
+            hold = self._ready.popleft()
+            if not hold.link.down and hold.until > now:
+                taken.append(hold)
+        return taken
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _read_free(self) -> None:
+        while self._free:
+            self._wire.beside(self._read, self._free.popleft())
+
+    async def _read(self, link: SessionLink) -> None:
+        """Read a session until it brings something, as long as somebody waits for that."""
+        holds: list[Hold] = []
+        while not holds and self._receives and not self._stopped and not link.down and not self._is_over(link):
+            try:
+                with translated_errors("receive from", self._wire.place):
+                    holds = await link.receive(self._limit, _QUIET if self._others_wait else SLICE)
+            except SessionLost:
+                break  # whoever settles or extends what it brought is told
+            except AdapterError as exc:
+                self._error = exc
+                break
+        self._ready += holds
+        if self._stopped or link.down or self._is_over(link):
+            self._ending.append(link)
+            await self._end(link)
+        else:
+            self._free.append(link)
+        self._tell()
+        self._watch()
+
+    async def _end(self, link: SessionLink) -> None:
+        """Take nothing more from it: it is left when all that it brought is settled."""
+        await link.rest()  # what is given back would come again at once, being first in its session
+        await self._give_back([hold for hold in self._ready if hold.link is link and self._stopped])
+        self._leave_idle()
+
+    def _is_over(self, link: SessionLink) -> bool:
+        """Whether it makes room for another: it is empty, or has had its turn, or cannot go on."""
+        now = current_time()
+        if link.spent or link.forsaken:
+            return True
+        if link.holds_any():
+            link.heard = now
+        full = len(self.links) >= self._number
+        if full and now - link.since > _TURN:
+            return True
+        return now - link.heard >= (_QUIET if self._others_wait else _QUIET_ALONE if full else _QUIET_WITH_ROOM)
+
+    def _leave_idle(self) -> None:
+        for link in [link for link in self._ending if link.idle]:
+            self._ending.remove(link)
+            self.links.remove(link)
+            self._wire.beside(link.close)
+        self._tell()
+
+    def _watch(self) -> None:
+        if self._ready and not self._receives:
+            self._wire.beside(self._give_back_late)
+
+    async def _give_back_late(self) -> None:
+        """Give back what came for a receive that had enough, if none takes it within a third of its lease."""
+        left = min((hold.until for hold in self._ready), default=0.0) - current_time()
+        await anyio.sleep(max(left / 3, 0.0))
+        if not self._receives and current_time() - self._last_receive >= left / 3:
+            await self._give_back(list(self._ready))
+
+    async def _give_back(self, holds: Sequence[Hold]) -> None:
+        """In order, so that each comes again before those behind it."""
+        for hold in holds:
+            self._ready.remove(hold)
+        for hold in holds:
+            await hold.link.settle([hold], lambda receiver, each: receiver.abandon_message(each.message))
+
+    def _accept(self) -> None:
+        """Ask for as many sessions as there is room for, a few at a time."""
+        now = current_time()
+        if any(now - asked_at > _AT_ONCE for asked_at in self._accepting.values()):
+            self._others_wait = False
+        while len(self._accepting) < min(self._at_once, self._number - len(self.links)):
+            scope = anyio.CancelScope()
+            self._accepting[scope] = now
+            self._wire.beside(self._accept_one, scope)
+
+    async def _accept_one(self, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                link = SessionLink(await self._wire.session(), self._wire.beside, self._leave_idle)
+                self.links.append(link)
+                self._free.append(link)
+                self._at_once = min(2 * self._at_once, _SIDE_BY_SIDE[1])
+                self._others_wait = current_time() - self._accepting[scope] < _AT_ONCE
+        except NoSession:
+            self._at_once = 1
+        except AdapterError as exc:
+            self._at_once = 1
+            self._error = exc
+        finally:
+            del self._accepting[scope]
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def link_for(self, link: Link, *, managed: bool = False) -> Link:
+        """See `Pool.link_for`. What came on the link of a session can be settled on no other."""
+        return link
+
+    def stop(self) -> None:
+        """See `Pool.stop`. A session of which nothing is held is left: others may have it."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for scope in self._accepting:
+            scope.cancel()
+        self._read_free()  # each ends at once
+        self._tell()
