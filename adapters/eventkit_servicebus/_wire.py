@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -180,13 +181,14 @@ async def wire(place: Place) -> AsyncIterator[Wire]:
     async with AsyncExitStack() as stack:
         credential: Any = None
         clients = []
+        tls: dict[str, Any] = {"ssl_context": await _tls(plain=secret is not None and secret.emulator)}
         if secret is None:
             credential = await stack.enter_async_context(_credential(place))
         for options in (_ONCE, _PATIENTLY):
             if secret is not None:
-                made = ServiceBusClient.from_connection_string(secret.text, **options)
+                made = ServiceBusClient.from_connection_string(secret.text, **options, **tls)
             else:
-                made = ServiceBusClient(place.host, credential, **options)
+                made = ServiceBusClient(place.host, credential, **options, **tls)
             clients.append(await stack.enter_async_context(made))
         client, patient = clients
         tasks = await stack.enter_async_context(own_tasks())
@@ -195,6 +197,25 @@ async def wire(place: Place) -> AsyncIterator[Wire]:
             yield way
         finally:
             way.closed = True
+
+
+async def _tls(*, plain: bool) -> ssl.SSLContext:
+    """One for all links. For want of one, the SDK reads all certificates for each, and nothing else runs meanwhile.
+
+    It does so even where it uses none (`plain`).
+    """
+    if plain:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return await anyio.to_thread.run_sync(lambda: ssl.create_default_context(cafile=_certificates()))
+
+
+def _certificates() -> str | None:
+    """What the SDK itself goes by; None for those of this machine, where SSL_CERT_FILE names others."""
+    if any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")):
+        return None
+    import certifi
+
+    return certifi.where()
 
 
 @asynccontextmanager

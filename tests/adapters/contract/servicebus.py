@@ -20,8 +20,8 @@ from tests.adapters.contract.stage import LETTER_ATTRIBUTE
 from tests.adapters.contract.variant import Counts, Place, Variant, Verb
 from tests.conformance.places import ServicebusAddresses
 
-LOCK: Final = 4.0
-"""Seconds: of a lease the adapter keeps one to be sure, and a receiver that went down takes another to open."""
+LOCK: Final = 5.0
+"""Seconds: the least that the service has."""
 DETECTED: Final = 600.0
 """Seconds for which a queue that detects duplicates knows the id of a message."""
 DEAD: Final = "$DeadLetterQueue"

@@ -117,16 +117,6 @@ async def test_what_failed_too_often_is_dead(bus: Bus) -> None:
     assert bus.place.counts().dead == 1
 
 
-async def test_what_comes_back_is_delivered_in_its_place(bus: Bus) -> None:
-    """A queue is in the order of sequence numbers, as the service has it, not in that of returning."""
-    sender, receiver = await bus.both()
-    await sender.send_messages(messages("a", "b", "c", "d"))
-    a, b = await take(receiver, 2)
-    await receiver.abandon_message(b)
-    await receiver.abandon_message(a)
-    assert [text(message) for message in await take(receiver, 4)] == ["a", "b", "c", "d"]
-
-
 async def test_receive_and_delete_holds_nothing(bus: Bus) -> None:
     """It is gone as it is sent."""
     sender, receiver = await bus.both(receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE)

@@ -237,6 +237,37 @@ async def test_what_is_held_up_uses_credit_and_a_drain_waits_for_it(bus: Bus, pe
     assert bus.place.counts().delivered == 3
 
 
+async def test_a_call_can_be_held_up_and_others_go_on(bus: Bus, peer: Peer) -> None:
+    """A slow management node beside a queue that is well."""
+    await with_one(peer)
+    gate = bus.place.faults = Gate("renew-lock")
+    await do_renew(peer)
+    await do_send(peer)
+    answer, _ = await peer.hear(p.Disposition)
+    assert answer.state == p.ACCEPTED
+    assert await peer.silent(0.03)
+    gate.opened.set()
+    _, payload = await peer.hear(p.Transfer)
+    assert b"expirations" in payload
+
+
+async def test_messages_are_stored_in_their_order_with_faults_too(bus: Bus, peer: Peer) -> None:
+    """Faults make a task of each call; those that do not wait keep their order."""
+    bus.place.faults = Faults()
+    await peer.attach(handle=9, receiver=False)
+    for number in range(20):
+        peer.say(p.Transfer(9, number, b"0", 0, settled=True), data(b"%d" % number))
+    await peer.attach()
+    peer.grant(20)
+    for number in range(20):
+        _, payload = await peer.hear(p.Transfer)
+        assert payload.endswith(data(b"%d" % number))
+        peer.settle(number, p.ACCEPTED)
+    for number in range(20):
+        answer, _ = await peer.hear(p.Disposition)
+        assert answer.first == number
+
+
 async def test_a_delivery_that_is_lost_is_locked_and_its_credit_is_free(bus: Bus, peer: Peer) -> None:
     """As if the message had been received by somebody who died."""
     await peer.send(b"a", b"b")

@@ -290,6 +290,21 @@ async def test_time_that_a_test_skips_is_seen_by_who_waits(bus: Bus, peer: Peer)
     await peer.hear(p.Transfer)
 
 
+async def test_a_session_whose_connection_is_lost_is_free_at_once_and_nothing_counts(bus: Bus, peer: Peer) -> None:
+    """Nobody has to wait for the end of its lock."""
+    await to_bills(peer)
+    async with peer_of(bus.place) as first:
+        await first.open()
+        await first.attach("bills.sessions", session="a")
+        first.grant(1)
+        await first.hear(p.Transfer)
+    answer = await peer.attach("bills.sessions", session="")
+    assert answer.source is not None
+    peer.grant(1)
+    _, payload = await peer.hear(p.Transfer)
+    assert payload.startswith(encode(Described(Ulong(0x70), [None, None, None, None, Uint(0)])))
+
+
 async def test_a_session_whose_lock_a_test_lets_pass_is_lost_at_once(bus: Bus, peer: Peer) -> None:
     """Its receiver says nothing, and is told."""
     await peer.attach("bills.sessions", session="a")

@@ -161,6 +161,21 @@ def test_who_waits_first_is_served_first(world: World) -> None:
     assert second.told == [("b", LATE)]
 
 
+def test_sessions_take_turns(world: World) -> None:
+    """One that is left with something goes to the end of the line, or it would starve the others."""
+    for session in "aabb":
+        world.send(session=session)
+    seen = []
+    for _ in range(3):
+        owner = Someone()
+        world.sessions.wait(owner)
+        world.sessions.tend(world.now)
+        [(session, _)] = owner.told
+        seen.append(session)
+        world.sessions.release(owner, world.now)
+    assert seen == ["a", "b", "a"]
+
+
 def test_who_has_waited_long_enough_is_told_so_once(world: World) -> None:
     """And is given nothing any more."""
     owner = Someone(waits_until=EARLY + 5)
@@ -239,6 +254,26 @@ def test_peeking_at_a_session_shows_no_other(world: World) -> None:
 
 
 # -- a queue ---------------------------------------------------------------------------------------
+
+
+def test_what_comes_back_is_delivered_in_its_place() -> None:
+    """A queue is in the order of sequence numbers, as the service has it, not in that of returning."""
+    world = World()
+    for body in "abcd":
+        world.send(body)
+    first, second = world.take(limit=2)
+    world.queue.abandon(second.receipt, world.now)
+    world.queue.abandon(first.receipt, world.now)
+    assert bodies(world.take()) == ["a", "b", "c", "d"]
+
+
+def test_what_expires_while_nobody_receives_is_dead_all_the_same() -> None:
+    """Whoever looks at the dead letters only, sees it."""
+    world = World()
+    world.send("short", ttl=10)
+    world.now += 11
+    world.queue.catch_up(world.now)
+    assert world.letters() == [("short", "TTLExpiredException")]
 
 
 def test_numbers_are_given_in_the_order_of_time() -> None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from azure.servicebus import ServiceBusMessage
 from azure.servicebus.exceptions import (
     MessageLockLostError,
     ServiceBusAuthenticationError,
@@ -122,26 +121,6 @@ async def test_a_settlement_can_be_refused(bus: Bus) -> None:
     with pytest.raises(MessageLockLostError):
         await receiver.complete_message(message)
     assert bus.place.counts().acked == 0
-
-
-class Slow(Faults):
-    async def before(self, call: Call) -> None:
-        if call.operation == "renew-lock":
-            await asyncio.sleep(0.5)
-
-
-async def test_a_call_can_be_delayed_and_others_go_on(bus: Bus) -> None:
-    """A slow management node beside a queue that is well."""
-    sender, receiver = await bus.both()
-    await sender.send_messages(messages("x"))
-    [message] = await take(receiver, 1)
-    bus.place.faults = Slow()
-    began = time.monotonic()
-    renewing = asyncio.create_task(receiver.renew_message_lock(message))
-    await sender.send_messages(messages("y"))
-    assert time.monotonic() - began < 0.4
-    await renewing
-    assert time.monotonic() - began >= 0.5
 
 
 async def test_links_can_be_detached_now(bus: Bus) -> None:
@@ -273,15 +252,3 @@ async def test_names_that_collide_are_refused() -> None:
             pass
     assert "'orders': twice" in str(caught.value)
     assert "'news': there is a topic" in str(caught.value)
-
-
-async def test_two_messages_of_one_connection_are_stored_in_their_order_with_faults(bus: Bus) -> None:
-    """Faults make a task of each call; those that do not wait keep their order."""
-    bus.place.faults = Faults()
-    sender, receiver = await bus.both(prefetch_count=10)
-    for number in range(20):
-        await sender.send_messages(ServiceBusMessage(str(number)))
-    found = await take(receiver, 20)
-    assert [text(message) for message in found] == [str(number) for number in range(20)]
-    await asyncio.gather(*map(receiver.complete_message, found))
-    assert bus.place.counts().acked == 20

@@ -61,14 +61,6 @@ async def test_what_has_outlived_its_time_is_dead(bus: Bus) -> None:
     assert letter.time_to_live == timedelta(seconds=10)
 
 
-async def test_what_expires_while_nobody_receives_is_dead_all_the_same(bus: Bus) -> None:
-    """Whoever looks at the dead letters only, sees it."""
-    sender = await bus.sender()
-    await sender.send_messages(messages("short", time_to_live=timedelta(seconds=10)))
-    bus.skip(11)
-    assert bus.place.counts().dead == 1
-
-
 async def test_a_second_message_with_the_same_id_is_accepted_and_dropped(bus: Bus) -> None:
     """In the window; a message without a word about its id gets one from the SDK."""
     sender, receiver = await bus.both()
