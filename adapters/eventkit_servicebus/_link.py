@@ -111,6 +111,8 @@ class Link:
             # A message that the SDK cannot decode ends its receiver: from then on it returns at once, empty, for ever.
             self.down = True
         self._credit = len(messages) < limit
+        if messages and self._credit:
+            await self._opened.no_more()
         holds = self._taken(messages, now, now - began)
         self._held.update(holds)
         if len(self._held) > _MOST_HELD:

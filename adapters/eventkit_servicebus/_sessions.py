@@ -29,7 +29,7 @@ _QUIET_ALONE: Final = 5.0
 _QUIET_WITH_ROOM: Final = 30.0
 _TURN: Final = 30.0
 """Seconds after which a session that never is empty makes room for another."""
-_SIDE_BY_SIDE: Final = (2, 8)
+_SIDE_BY_SIDE: Final = (4, 8)
 """Sessions that are accepted at the same time, at first, and as long as there are some: each takes half a second."""
 _AT_ONCE: Final = 1.5
 """Seconds within which a session is accepted that had messages before it was asked for."""

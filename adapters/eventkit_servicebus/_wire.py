@@ -150,16 +150,31 @@ class Opened(Generic[T]):
         messages: list[ServiceBusReceivedMessage] = await receiver.receive_messages(limit, max_wait_time=wait)
         return messages
 
+    async def no_more(self) -> None:
+        """Ask a receiver for nothing more: what comes when nobody receives, the SDK would send back."""
+        inside: Any = self.made
+        with suppress(*_BROKEN):
+            await inside._amqp_transport.reset_link_credit_async(inside._handler, 0)  # noqa: SLF001 - as in `close`
+
     async def drain(self) -> None:
-        """Ask a receiver for nothing more; what is on its way to it goes back."""
+        """The same, and wait until what is on its way to it has come, and goes back."""
         inside: Any = self.made
         with suppress(*_BROKEN):  # it is down, then, and the next call finds out
             await inside._amqp_transport.drain_and_release_messages_async(inside._handler)  # noqa: SLF001 - as in `close`
+
+    async def _end_keepalive(self) -> None:
+        """It sleeps for a second at a time, and the SDK would wait for that."""
+        inside: Any = self.made
+        keepalive, inside._handler._keep_alive_thread = inside._handler._keep_alive_thread, None  # noqa: SLF001 - as in `close`
+        if keepalive is not None:
+            keepalive.cancel()
+            await asyncio.wait([keepalive])
 
     async def close(self) -> None:
         """Close it, whatever state it is in; what is on its way to a receiver goes back."""
         with anyio.move_on_after(CLOSE_WITHIN, shield=True):
             with suppress(*_BROKEN):
+                await self._end_keepalive()
                 await self.made.close()
             if self._transport is not None:
                 # Where the other side hung up first, the SDK leaves its socket to the garbage collector.

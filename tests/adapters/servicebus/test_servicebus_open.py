@@ -14,7 +14,7 @@ from eventkit.errors import (
     Throttled,
 )
 from eventkit.spi import Address, Demand, NativeDeadLetter
-from tests.adapters.servicebus.adapter_support import DEMAND, error, rigged
+from tests.adapters.servicebus.adapter_support import DEMAND, error, publish, rigged
 
 
 @pytest.mark.parametrize(
@@ -23,17 +23,30 @@ from tests.adapters.servicebus.adapter_support import DEMAND, error, rigged
         ("nowhere", SourceNotFound, "there is no queue nowhere"),
         ("news/nobody", SourceNotFound, "there is no subscription nobody of topic news"),
         ("news", ConfigurationError, "is a topic: events are received from a subscription"),
-        ("bills.sessions", ConfigurationError, 'requires sessions, and a session queue needs ordering="key"'),
+        (
+            "bills.sessions",
+            ConfigurationError,
+            "requires sessions, which are taken whole and in order: write ordering =",
+        ),
     ],
 )
 async def test_a_source_that_cannot_be_opened_says_why(name: str, kind: type[Exception], told: str) -> None:
     """And what to do, without the right to manage."""
     async with rigged() as rig:
+        rig.trouble.errors["read-entity"] = error("amqp:unauthorized-access")
         with pytest.raises(kind) as caught:
             async with rig.source(name):
                 pass
     assert told in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+async def test_a_setting_that_cannot_work_is_told_with_the_right_to_manage() -> None:
+    """Before the first receive; without that right, by what a receiver is told."""
+    async with rigged() as rig:
+        with pytest.raises(ConfigurationError, match='session queue needs ordering="key": write ordering = "key"'):
+            async with rig.source("bills.sessions"):
+                pass
 
 
 async def test_a_sink_without_queue_or_topic_is_told() -> None:
@@ -142,3 +155,31 @@ async def test_what_is_opened_is_closed() -> None:
         async with rig.source(demand=Demand(events=400)), rig.sink():
             assert len(rig.server._server.connections) == 4
         assert not rig.server._server.connections
+
+
+async def test_what_a_queue_says_of_itself_is_what_the_core_goes_by() -> None:
+    """Its own limit of deliveries is compared with the attempts of the worker."""
+    async with rigged(max_deliveries=7) as rig, rig.source() as source:
+        assert source.info.traits.native_receive_limit == 7
+        assert source.info.warnings == ()
+
+
+async def test_settings_that_cannot_be_read_are_told_and_nothing_more() -> None:
+    """A worker that may not manage is the usual one."""
+    async with rigged() as rig:
+        rig.trouble.errors["read-entity"] = error("amqp:unauthorized-access")
+        async with rig.source() as source:
+            assert source.info.traits.native_receive_limit is None
+            [warning] = source.info.warnings
+            assert "settings cannot be read" in warning
+            assert await source.depth() is None
+
+
+async def test_a_source_tells_how_much_waits() -> None:
+    """For who may manage."""
+    async with rigged() as rig, rig.both() as (source, sink):
+        await publish(sink, b"a", b"b")
+        depth = await source.depth()
+
+    assert depth is not None
+    assert depth.ready == 2
