@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -29,10 +30,12 @@ Verb: TypeAlias = Callable[[ServiceBusReceiver, Hold], Awaitable[Any]]
 MOST_MANAGED: Final = 5_000
 """Calls on the management link of one receiver. The SDK gives that link credit for 10,000 answers, once: the call
 after them waits in vain."""
-_SETTLED_WITHIN: Final = 0.25
-"""Seconds that a receive leaves to what is being settled; it takes milliseconds."""
+_OTHERS_WITHIN: Final = 0.25
+"""Seconds that a receive leaves to what else is done on its link; it takes milliseconds."""
 _RECEIVED_WITHIN: Final = 0.05
-"""Seconds that settling leaves to a receive which may end at once; beside one that waits, it is slow but sure."""
+"""Seconds that all else leaves to a receive of several, which may end at once; beside it, it is slow but sure."""
+_BUSY: Final = 0.02
+"""Seconds for which several are asked for: nothing else is done meanwhile."""
 _SOONER: Final = 0.5
 """Part of its wait after which an empty receive has ended too soon: the SDK's receiver is dead."""
 _MOST_HELD: Final = 10_000
@@ -63,13 +66,16 @@ class Link:
         self.closed = False
         self._opened = opened
         self._beside = beside
-        self._credit = False
+        self.loose = False
+        """Whether something may come that nobody has asked for: what the last receive asked for in vain."""
         self._managed = 0
-        self._renewing = 0
         self._held: set[Hold] = set()
         self._waiting: list[tuple[Hold, Verb, _Asked, int]] = []
-        self._settled: anyio.Event | None = None
+        self._settling = False
+        self._others = 0
+        self._alone = anyio.Event()
         self._received: anyio.Event | None = None
+        self._idle_wait: anyio.CancelScope | None = None
 
     @property
     def spent(self) -> bool:
@@ -79,7 +85,7 @@ class Link:
     @property
     def idle(self) -> bool:
         """Whether it can be closed: no call runs on it, and nothing that it brought is still to be settled on it."""
-        return not self._renewing and self._settled is None and (self.down or not self.holds_any())
+        return not self._others and (self.down or not self.holds_any())
 
     def holds_any(self) -> bool:
         """Whether something that it brought is ours still."""
@@ -88,14 +94,38 @@ class Link:
         return bool(self._held)
 
     async def receive(self, limit: int, wait: float) -> list[Hold]:
-        """Up to `limit` messages after at most `wait` seconds. Raises what the SDK does, or LinkDown."""
-        if self._settled is not None:
-            with anyio.move_on_after(_SETTLED_WITHIN):
-                await self._settled.wait()
+        """Up to `limit` messages, or what has come when something is to be settled. Raises as the SDK does, or LinkDown.
+
+        One is waited for up to `wait` seconds, several hardly at all.
+        """
+        if self._others:
+            with anyio.move_on_after(_OTHERS_WITHIN):
+                await self._alone.wait()
+        wait = wait if limit == 1 else min(wait, _BUSY)
         began = current_time()
-        received = self._received = anyio.Event() if limit > 1 else None
+        messages, cut_short = await self._received_in_turn(limit, wait)
+        now = current_time()
+        if not messages and not cut_short and now - began < wait * _SOONER:
+            # A message that the SDK cannot decode ends its receiver: from then on it returns at once, empty, for ever.
+            self.down = True
+        self.loose = len(messages) < limit
+        if messages and self.loose:
+            await self._opened.no_more()
+        holds = self._taken(messages, now, now - began)
+        self._held.update(holds)
+        if len(self._held) > _MOST_HELD:
+            self.holds_any()
+        return holds
+
+    async def _received_in_turn(self, limit: int, wait: float) -> tuple[list[ServiceBusReceivedMessage], bool]:
+        """What came, and whether it was cut short: a receive of one can be, and holds nothing then."""
+        messages: list[ServiceBusReceivedMessage] = []
+        received = self._received = anyio.Event()
+        scope = anyio.CancelScope()
+        self._idle_wait = scope if limit == 1 else None
         try:
-            messages = await self._opened.receive(limit, wait)
+            with scope:
+                messages = await self._opened.receive(limit, wait, alone=not self._others)
         except ValueError as exc:
             raise self._gone(exc) from exc
         except (AzureError, OSError):
@@ -103,21 +133,30 @@ class Link:
             self.down = True
             raise
         finally:
-            self._received = None
-            if received is not None:
-                received.set()
-        now = current_time()
-        if not messages and now - began < wait * _SOONER:
-            # A message that the SDK cannot decode ends its receiver: from then on it returns at once, empty, for ever.
-            self.down = True
-        self._credit = len(messages) < limit
-        if messages and self._credit:
-            await self._opened.no_more()
-        holds = self._taken(messages, now, now - began)
-        self._held.update(holds)
-        if len(self._held) > _MOST_HELD:
-            self.holds_any()
-        return holds
+            self._received = self._idle_wait = None
+            received.set()
+        return messages, scope.cancelled_caught
+
+    def interrupt(self) -> None:
+        """End a receive that waits."""
+        if self._idle_wait is not None:
+            self._idle_wait.cancel()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Time for everything else than receiving."""
+        self._others += 1
+        try:
+            self.interrupt()
+            if self._received is not None:
+                with anyio.move_on_after(_RECEIVED_WITHIN):
+                    await self._received.wait()
+            yield
+        finally:
+            self._others -= 1
+            if not self._others:
+                self._alone.set()
+                self._alone = anyio.Event()
 
     def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, elapsed: float) -> list[Hold]:
         wall = time.time()
@@ -130,9 +169,10 @@ class Link:
 
     async def rest(self) -> None:
         """Ask for nothing: what the last receive asked for in vain would come, and lie there locked."""
-        if self._credit and not self.down:
-            self._credit = False
-            await self._opened.drain()
+        if self.loose and not self.down:
+            self.loose = False
+            async with self._turn():
+                await self._opened.drain()
 
     async def settle(self, holds: Sequence[Hold], verb: Verb) -> list[Exception | None]:
         """Do it to all of them, with all else that waits; for each None, or what its call raised."""
@@ -140,23 +180,20 @@ class Link:
             return [LinkDown()] * len(holds)
         asked = _Asked(len(holds))
         self._waiting += [(hold, verb, asked, position) for position, hold in enumerate(holds)]
-        if self._settled is None:
-            self._settled = anyio.Event()
-            self._beside(self._settle_all, self._settled)
+        if not self._settling:
+            self._settling = True
+            self._beside(self._settle_all)
         await asked.done.wait()
         return asked.answers
 
-    async def _settle_all(self, settled: anyio.Event) -> None:
+    async def _settle_all(self) -> None:
         """Round after round, until nothing waits."""
         try:
-            while self._waiting:
-                if self._received is not None:
-                    with anyio.move_on_after(_RECEIVED_WITHIN):
-                        await self._received.wait()
-                await self._settle_round()
+            async with self._turn():
+                while self._waiting:
+                    await self._settle_round()
         finally:
-            self._settled = None
-            settled.set()
+            self._settling = False
             for _, _, asked, position in self._waiting:  # cancelled: the source ends
                 asked.answer(position, LinkDown())
             self._waiting = []
@@ -190,11 +227,8 @@ class Link:
     async def renew(self, holds: Sequence[Hold]) -> list[Exception | None]:
         """Renew their locks, each by a call on the management link."""
         self._managed += len(holds)
-        self._renewing += 1
-        try:
+        async with self._turn():
             answers = await answered([self._renew(hold) for hold in holds])
-        finally:
-            self._renewing -= 1
         return [answer if answer is None else self._told(answer) for answer in answers]
 
     async def _renew(self, hold: Hold) -> None:

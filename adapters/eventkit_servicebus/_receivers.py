@@ -15,6 +15,8 @@ from eventkit_servicebus._wire import Wire
 
 SLICE: Final = 0.5
 """Seconds that one call of the SDK waits: a stop is seen then, at the latest."""
+UNUSED: Final = 2.0
+"""Seconds after which a receiver that is not used gives back what it asked for in vain."""
 FASTER: Final = 8
 """How many times more is asked for after a call that brought all that it asked for."""
 
@@ -46,6 +48,7 @@ class Slot:
     def __init__(self, wire: Wire, link: Link) -> None:
         self._wire = wire
         self._link = link
+        self.used_at = current_time()
         self._asked = 1
         self._old: list[Link] = []
         # Whoever finds the receiver gone opens the next one, and everybody else must wait for that one.
@@ -91,6 +94,10 @@ class Slot:
         """Let nothing come that nobody has asked for."""
         await self._link.rest()
 
+    def interrupt(self) -> None:
+        """End a receive that waits."""
+        self._link.interrupt()
+
 
 class Receivers:
     """The pool. A receive has one to itself: of two at a time on one, the second gets nothing."""
@@ -101,6 +108,7 @@ class Receivers:
         self._free = list(self._slots)
         self._freed = anyio.Event()
         self._stopped = False
+        wire.beside(self._rest_of_the_unused)
 
     async def receive(self, limit: int, wait: float) -> list[Hold]:
         """See `Pool.receive`."""
@@ -120,10 +128,19 @@ class Receivers:
                     holds = await slot.receive(limit, min(left, SLICE))
             return holds
         finally:
-            if len(self._slots) > 1 and not self._stopped:
+            slot.used_at = current_time()
+            if len(self._slots) > 1 or self._stopped:
                 self._wire.beside(self._rest, slot)
             else:
                 self._free_again(slot)
+
+    async def _rest_of_the_unused(self) -> None:
+        """Who receives no more, for want of room, is not to keep what others could have."""
+        while True:
+            await anyio.sleep(UNUSED / 2)
+            for slot in list(self._free):
+                if current_time() - slot.used_at > UNUSED:
+                    await slot.rest()
 
     async def _rest(self, slot: Slot) -> None:
         """Nobody may ask it again for long: let it ask for nothing, and give back what is on its way."""
@@ -145,6 +162,10 @@ class Receivers:
     def stop(self) -> None:
         """See `Pool.stop`."""
         self._stopped = True
+        for slot in self._slots:
+            slot.interrupt()
+        for slot in self._free:
+            self._wire.beside(slot.rest)
 
     @property
     def links(self) -> list[Link]:

@@ -103,7 +103,8 @@ class SessionLink(Link):
         held = [hold for hold in holds if hold in self._held and not self.down]
         if held:
             try:
-                await self._renew_session()
+                async with self._turn():
+                    await self._renew_session()
             except (AzureError, OSError, TimeoutError, LinkDown) as exc:
                 return [exc] * len(holds)
             for hold in held:
@@ -290,4 +291,6 @@ class Sessions:
         for scope in self._accepting:
             scope.cancel()
         self._read_free()  # each ends at once
+        for link in self.links:
+            link.interrupt()
         self._tell()

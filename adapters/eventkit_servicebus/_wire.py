@@ -28,9 +28,13 @@ from eventkit_servicebus._secret import VARIABLE, Secret, local
 ANSWER_WITHIN: Final = 10.0
 """Seconds that Service Bus has for an answer, or to open a link; it takes milliseconds."""
 CLOSE_WITHIN: Final = 5.0
-_COMPANY: Final = (0.01, 0.0003)
+_FRAME: Final = 0.003
+"""Seconds to wait for another frame where several messages were asked for."""
+_LONG: Final = 0.2
+"""The same where nothing else is to be done, and nobody else waits: each time costs a tenth of a millisecond."""
+_COMPANY: Final = (0.005, 0.0003)
 """Seconds that a receive of several waits for others after the first, and for each more that it asked for."""
-_SOCKET_TIMEOUT: Final = 0.02
+SOCKET_TIMEOUT: Final = 0.02
 """Seconds that a receiver waits for a frame before it lets others write: a settlement beside a waiting receive would
 take ten times as long with the SDK's own 0.2 s."""
 SESSION_WITHIN: Final = 60.0
@@ -97,7 +101,7 @@ class Wire:
 
     def _receiver(self, client: ServiceBusClient, **options: Any) -> ServiceBusReceiver:
         place = self.place
-        options["socket_timeout"] = _SOCKET_TIMEOUT
+        options["socket_timeout"] = SOCKET_TIMEOUT
         if place.dead_letters:
             options["sub_queue"] = ServiceBusSubQueue.DEAD_LETTER
         if place.subscription is not None:
@@ -142,12 +146,21 @@ class Opened(Generic[T]):
 
         inside._open = stay_down  # noqa: SLF001 - nor a way to tell it
 
-    async def receive(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
-        """Up to `limit` messages: the first within `wait` seconds, others soon after it. Raises what the SDK does."""
+    async def receive(self, limit: int, wait: float, *, alone: bool) -> list[ServiceBusReceivedMessage]:
+        """Up to `limit` messages: the first within `wait` seconds, others soon after it. Raises what the SDK does.
+
+        A call for one may be cancelled, and loses nothing; `alone` if it will be when somebody wants to write.
+        """
         receiver: Any = self.made
-        # The SDK's own 0.2 s are for all; it has no public name for them.
+        # There are no public names for these. The SDK waits 0.2 s for others, and as long for a frame as it does here.
         receiver._further_pull_receive_timeout = _COMPANY[0] + limit * _COMPANY[1]  # noqa: SLF001
-        messages: list[ServiceBusReceivedMessage] = await receiver.receive_messages(limit, max_wait_time=wait)
+        if receiver._handler is not None:  # noqa: SLF001
+            receiver._handler._socket_timeout = _FRAME if limit > 1 else _LONG if alone else SOCKET_TIMEOUT  # noqa: SLF001
+        try:
+            messages: list[ServiceBusReceivedMessage] = await receiver.receive_messages(limit, max_wait_time=wait)
+        finally:
+            # What comes from now on is kept for the next call; the SDK would send it back as soon as it is read.
+            receiver._receive_context.set()  # noqa: SLF001
         return messages
 
     async def no_more(self) -> None:
