@@ -32,10 +32,8 @@ MOST_MANAGED: Final = 5_000
 after them waits in vain."""
 _OTHERS_WITHIN: Final = 0.25
 """Seconds that a receive leaves to what else is done on its link; it takes milliseconds."""
-_RECEIVED_WITHIN: Final = 0.05
-"""Seconds that all else leaves to a receive of several, which may end at once; beside it, it is slow but sure."""
 _BUSY: Final = 0.02
-"""Seconds for which several are asked for: nothing else is done meanwhile."""
+"""Seconds for which several are waited for: if none come, one is."""
 _SOONER: Final = 0.5
 """Part of its wait after which an empty receive has ended too soon: the SDK's receiver is dead."""
 _MOST_HELD: Final = 10_000
@@ -64,6 +62,8 @@ class Link:
     def __init__(self, opened: Opened[ServiceBusReceiver], beside: Beside) -> None:
         self.down = False
         self.closed = False
+        self.choked = False
+        """Whether it is down because of a message that cannot be read, which must be left to its lock to be counted."""
         self._opened = opened
         self._beside = beside
         self.loose = False
@@ -75,7 +75,7 @@ class Link:
         self._others = 0
         self._alone = anyio.Event()
         self._received: anyio.Event | None = None
-        self._idle_wait: anyio.CancelScope | None = None
+        self._call: anyio.CancelScope | None = None
 
     @property
     def spent(self) -> bool:
@@ -94,20 +94,16 @@ class Link:
         return bool(self._held)
 
     async def receive(self, limit: int, wait: float) -> list[Hold]:
-        """Up to `limit` messages, or what has come when something is to be settled. Raises as the SDK does, or LinkDown.
+        """Up to `limit` messages, or what has come when something is to be settled. Raises what the SDK does, LinkDown.
 
         One is waited for up to `wait` seconds, several hardly at all.
         """
         if self._others:
             with anyio.move_on_after(_OTHERS_WITHIN):
                 await self._alone.wait()
-        wait = wait if limit == 1 else min(wait, _BUSY)
         began = current_time()
-        messages, cut_short = await self._received_in_turn(limit, wait)
+        messages = await self._called(limit, wait if limit == 1 else min(wait, _BUSY))
         now = current_time()
-        if not messages and not cut_short and now - began < wait * _SOONER:
-            # A message that the SDK cannot decode ends its receiver: from then on it returns at once, empty, for ever.
-            self.down = True
         self.loose = len(messages) < limit
         if messages and self.loose:
             await self._opened.no_more()
@@ -117,15 +113,19 @@ class Link:
             self.holds_any()
         return holds
 
-    async def _received_in_turn(self, limit: int, wait: float) -> tuple[list[ServiceBusReceivedMessage], bool]:
-        """What came, and whether it was cut short: a receive of one can be, and holds nothing then."""
-        messages: list[ServiceBusReceivedMessage] = []
+    async def _called(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
+        began = current_time()
         received = self._received = anyio.Event()
-        scope = anyio.CancelScope()
-        self._idle_wait = scope if limit == 1 else None
         try:
-            with scope:
-                messages = await self._opened.receive(limit, wait, alone=not self._others)
+            messages = await self._opened.kept(limit)
+            if not messages:
+                with anyio.CancelScope() as self._call:
+                    messages = await self._opened.receive(limit, wait, alone=not self._others)
+                if self._call.cancelled_caught:
+                    messages = await self._opened.kept(limit)
+                elif not messages and current_time() - began < wait * _SOONER:
+                    # A message that the SDK cannot decode ends its receiver: it returns at once, empty, for ever.
+                    self.down = self.choked = True
         except ValueError as exc:
             raise self._gone(exc) from exc
         except (AzureError, OSError):
@@ -133,14 +133,14 @@ class Link:
             self.down = True
             raise
         finally:
-            self._received = self._idle_wait = None
+            self._received = self._call = None
             received.set()
-        return messages, scope.cancelled_caught
+        return messages
 
     def interrupt(self) -> None:
-        """End a receive that waits."""
-        if self._idle_wait is not None:
-            self._idle_wait.cancel()
+        """End a receive that waits; what has come is kept for it."""
+        if self._call is not None:
+            self._call.cancel()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -149,8 +149,7 @@ class Link:
         try:
             self.interrupt()
             if self._received is not None:
-                with anyio.move_on_after(_RECEIVED_WITHIN):
-                    await self._received.wait()
+                await self._received.wait()
             yield
         finally:
             self._others -= 1

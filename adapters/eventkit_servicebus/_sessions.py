@@ -44,7 +44,7 @@ class SessionLink(Link):
         super().__init__(opened, beside)
         self._tell_settled = settled
         self._asked = 1
-        self._until = 0.0
+        self._until = self._end = 0.0
         self._renew_at = 0.0
         self.since = self.heard = current_time()
         """When it was accepted, and when something last came."""
@@ -61,13 +61,13 @@ class SessionLink(Link):
         if until is None or until.timestamp() <= wall:
             # The clocks differ; the SDK would settle nothing.
             self._session._locked_until_utc = datetime.fromtimestamp(wall + lock, UTC)  # noqa: SLF001 - no public name
-        self._until = now + lease_of(lock)
+        self._until, self._end = now + lease_of(lock), now + lock
         self._renew_at = now + lock / 2
 
     @property
-    def until(self) -> float:
-        """When the session is ours no more, on the loop's clock."""
-        return self._until
+    def idle(self) -> bool:
+        """See `Link.idle`. A session that is left gives back what it brought as if it had never been delivered."""
+        return super().idle and not (self.choked and current_time() <= self._end)
 
     @property
     def forsaken(self) -> bool:
@@ -136,6 +136,7 @@ class Sessions:
         self._ending: list[SessionLink] = []
         self._ready: deque[Hold] = deque()
         self._receives = 0
+        self._watching = False
         self._last_receive = current_time()
         self._limit = 1
         self._accepting: dict[anyio.CancelScope, float] = {}
@@ -155,6 +156,7 @@ class Sessions:
         try:
             while not (holds := self._taken(limit)) and not self._stopped and (left := until - current_time()) > 0:
                 self._raise_error()
+                self._leave_idle()
                 self._read_free()
                 self._accept()
                 with anyio.move_on_after(left):
@@ -228,18 +230,22 @@ class Sessions:
             self._ending.remove(link)
             self.links.remove(link)
             self._wire.beside(link.close)
-        self._tell()
+            self._tell()
 
     def _watch(self) -> None:
-        if self._ready and not self._receives:
+        if self._ready and not self._receives and not self._watching:
+            self._watching = True
             self._wire.beside(self._give_back_late)
 
     async def _give_back_late(self) -> None:
         """Give back what came for a receive that had enough, if none takes it within a third of its lease."""
-        left = min((hold.until for hold in self._ready), default=0.0) - current_time()
-        await anyio.sleep(max(left / 3, 0.0))
-        if not self._receives and current_time() - self._last_receive >= left / 3:
-            await self._give_back(list(self._ready))
+        while self._ready and not self._receives:
+            third = max(min(hold.until for hold in self._ready) - current_time(), 0.0) / 3
+            if current_time() - self._last_receive >= third:
+                await self._give_back(list(self._ready))
+            else:
+                await anyio.sleep(third)
+        self._watching = False
 
     async def _give_back(self, holds: Sequence[Hold]) -> None:
         """In order, so that each comes again before those behind it."""
