@@ -64,6 +64,16 @@ class LinkDown(Exception):
     """What the builtin ValueError of a handler that is down means: nothing was sent."""
 
 
+_MEANINGS: Final[tuple[tuple[tuple[type[Exception], ...], type[AdapterError], str], ...]] = (
+    (_DENIED, AccessDenied, "not allowed ({}); " + _PERMISSIONS),
+    ((SessionLockLostError,), SessionLost, "the session is somebody else's now ({})"),
+    (_GONE, TransientAdapterError, "a lock was lost ({})"),
+    ((MessagingEntityDisabledError,), TransientAdapterError, "it is disabled ({}); enable it again"),
+    ((SessionCannotBeLockedError,), TransientAdapterError, "somebody else has the session ({})"),
+    ((*_UNANSWERED, OSError, TimeoutError), ConnectionLost, "{}"),
+)
+
+
 @contextmanager
 def translated_errors(doing: str, place: Place) -> Iterator[None]:
     """Raise an AdapterError in place of the SDK's. `doing` completes "cannot … NAME": `receive from`."""
@@ -78,26 +88,26 @@ def translated_errors(doing: str, place: Place) -> Iterator[None]:
 def error_of(exc: Exception, what: str, place: Place) -> AdapterError:
     """The AdapterError for an error of the SDK."""
     told, condition = _one_line(exc), condition_of(exc)
-    if isinstance(exc, _DENIED):
-        return AccessDenied(f"{what}: not allowed ({told}); {_PERMISSIONS}")
     if isinstance(exc, MessagingEntityNotFoundError):
         return SourceNotFound(f"{what}: there is no {place.shown} in {place.host} ({told})")
     if isinstance(exc, _BUSY):
         return Throttled(f"{what}: Service Bus asks for fewer calls ({told})", retry_after=SLOW_DOWN)
-    if isinstance(exc, SessionLockLostError):
-        return SessionLost(f"{what}: the session is somebody else's now ({told})")
-    if isinstance(exc, MessagingEntityDisabledError):
-        return TransientAdapterError(f"{what}: it is disabled ({told}); enable it again")
-    if isinstance(exc, SessionCannotBeLockedError):
-        return TransientAdapterError(f"{what}: somebody else has the session ({told})")
-    if isinstance(exc, (*_UNANSWERED, OSError, TimeoutError)):
-        return ConnectionLost(f"{what}: {told}")
+    for kinds, made, text in _MEANINGS:
+        if isinstance(exc, kinds):
+            return made(f"{what}: {text.format(told)}")
     if condition is None and (isinstance(exc, ServiceBusError) or not isinstance(exc, AzureError)):
         # "Handler failed: …", or what it wraps: an error inside the SDK, mostly of a connection that goes down.
         return ConnectionLost(f"{what}: {told}")
     if condition in {"amqp:internal-error", "com.microsoft:internal-server-error"}:
         return TransientAdapterError(f"{what}: Service Bus failed ({told})")
-    return PermanentAdapterError(f"{what}: Service Bus refused it ({told})")
+    return PermanentAdapterError(f"{what}: Service Bus refused it ({told})" + _mend(condition, told))
+
+
+def _mend(condition: str | None, told: str) -> str:
+    """What to do about a refusal, where that is known."""
+    if condition == "amqp:not-allowed" and "session" in told.lower():
+        return "; to publish where sessions are required, write ?sessions=on after its address"
+    return ""
 
 
 def condition_of(exc: BaseException | None) -> str | None:

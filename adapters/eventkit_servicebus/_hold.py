@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 LONGEST_LOCK: Final = 300.0
 SHORTEST_LOCK: Final = 5.0
 """Seconds that an entity may keep what it hands over locked, by the limits of the service."""
-_UNREAD: Final = 6.0
-"""Seconds that a message may wait on the wire before the SDK reads it, or gives it back."""
+_MARGIN: Final = 4.0
+"""Seconds that a clock is ahead without being suspected: a lock that looks shorter than it is does no harm."""
 
 _LOCKED_UNTIL: Final = b"x-opt-locked-until"
 
@@ -44,19 +44,19 @@ class Hold:
         return self._token
 
 
-def fresh_lock(message: ServiceBusReceivedMessage, *, wall: float, elapsed: float) -> float:
-    """Seconds that a message which has just come stays locked; 0 or less if that time has passed on its way.
+def fresh_lock(message: ServiceBusReceivedMessage, *, wall: float, age: float) -> float:
+    """Seconds that a message which has come stays locked; 0 or less if that time has passed on its way.
 
-    The service says until when, by its own clock. What no lock that began in the last `elapsed` seconds can say is
-    said by two clocks that differ: then nothing but the shortest lock can be relied upon. The SDK, which settles
-    nothing that looks expired, is told the same.
+    The service says until when, by its own clock. What no lock can say that began in the last `age` seconds is said by
+    two clocks that differ: then nothing but the shortest lock can be relied upon. The SDK, which settles nothing that
+    looks expired, is told the same.
     """
     annotations: Any = message.raw_amqp_message.annotations
     until = whole(annotations, _LOCKED_UNTIL)
     if until is None:
         return LONGEST_LOCK
     left = until / 1000 - wall
-    if SHORTEST_LOCK - elapsed - _UNREAD <= left <= LONGEST_LOCK + 1:
+    if SHORTEST_LOCK - age - _MARGIN <= left <= LONGEST_LOCK + 1:
         return left
     annotations[_LOCKED_UNTIL] = int((wall + SHORTEST_LOCK) * 1000)
     return SHORTEST_LOCK

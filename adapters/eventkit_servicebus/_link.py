@@ -8,6 +8,7 @@ turns here, and what is to be settled at the same time goes in one round.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,8 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 
 from eventkit_servicebus._errors import LinkDown, is_answer
 from eventkit_servicebus._hold import Hold, fresh_lock, lease_of, new_lock
-from eventkit_servicebus._wire import ANSWER_WITHIN, Beside, Opened
+from eventkit_servicebus._opened import Opened
+from eventkit_servicebus._wire import ANSWER_WITHIN, Beside
 
 Verb: TypeAlias = Callable[[ServiceBusReceiver, Hold], Awaitable[Any]]
 
@@ -66,6 +68,8 @@ class Link:
         """Whether it is down because of a message that cannot be read, which must be left to its lock to be counted."""
         self._opened = opened
         self._beside = beside
+        self._empty_at = current_time()
+        """When nothing was kept for the next receive: what comes from one was locked after that."""
         self.loose = False
         """Whether something may come that nobody has asked for: what the last receive asked for in vain."""
         self._managed = 0
@@ -101,13 +105,13 @@ class Link:
         if self._others:
             with anyio.move_on_after(_OTHERS_WITHIN):
                 await self._alone.wait()
-        began = current_time()
         messages = await self._called(limit, wait if limit == 1 else min(wait, _BUSY))
         now = current_time()
-        self.loose = len(messages) < limit
         if messages and self.loose:
             await self._opened.no_more()
-        holds = self._taken(messages, now, now - began)
+        holds = self._taken(messages, now, now - self._empty_at)
+        if len(messages) < limit:
+            self._empty_at = now
         self._held.update(holds)
         if len(self._held) > _MOST_HELD:
             self.holds_any()
@@ -119,8 +123,10 @@ class Link:
         try:
             messages = await self._opened.kept(limit)
             if not messages:
+                self._empty_at = began
                 with anyio.CancelScope() as self._call:
                     messages = await self._opened.receive(limit, wait, alone=not self._others)
+                self.loose = len(messages) < limit  # and the SDK keeps nothing, then
                 if self._call.cancelled_caught:
                     messages = await self._opened.kept(limit)
                 elif not messages and current_time() - began < wait * _SOONER:
@@ -157,11 +163,11 @@ class Link:
                 self._alone.set()
                 self._alone = anyio.Event()
 
-    def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, elapsed: float) -> list[Hold]:
+    def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, age: float) -> list[Hold]:
         wall = time.time()
         holds = []
         for message in messages:
-            lock = fresh_lock(message, wall=wall, elapsed=elapsed)
+            lock = fresh_lock(message, wall=wall, age=math.inf if self._opened.ahead else age)
             if lock > 0:
                 holds.append(Hold(message, self, now + lease_of(lock)))
         return holds
@@ -254,6 +260,12 @@ class Link:
         gone = LinkDown()
         gone.__cause__ = exc
         return gone
+
+    async def give_back(self, hold: Hold) -> None:
+        """Send back what nobody has seen yet, and not as a delivery that failed."""
+        self.let_go(hold)
+        async with self._turn():
+            await self._opened.release(hold.message)
 
     def let_go(self, hold: Hold) -> None:
         """It is settled, or lost."""

@@ -13,7 +13,8 @@ from azure.servicebus.exceptions import MessageSizeExceededError
 from eventkit.errors import AdapterError, TransientAdapterError
 from eventkit.spi import DONE, Settled
 from eventkit_servicebus._errors import SOON, is_answer, refusals, translated_errors
-from eventkit_servicebus._wire import Opened, Wire
+from eventkit_servicebus._opened import Opened
+from eventkit_servicebus._wire import Wire
 
 ENVELOPE: Final = 1_024
 """Bytes that a batch has beside its messages, at most: it repeats the ids of the first one."""
@@ -77,6 +78,8 @@ class Outbox:
                 self._sender = await self._wire.sender()
         except TransientAdapterError as exc:  # nothing was sent
             return [Settled.retry(exc.retry_after or SOON, str(exc))] * len(batch)
+        except AdapterError as exc:
+            return [exc] * len(batch)
         try:
             with translated_errors("publish to", self._wire.place):
                 await self._sender.made.send_messages(batch)

@@ -19,8 +19,9 @@ from eventkit.errors import AdapterError
 from eventkit_servicebus._errors import LinkDown, SessionLost, translated_errors
 from eventkit_servicebus._hold import Hold, lease_of, new_lock
 from eventkit_servicebus._link import Link, Verb
+from eventkit_servicebus._opened import Opened
 from eventkit_servicebus._receivers import FASTER, SLICE
-from eventkit_servicebus._wire import ANSWER_WITHIN, Beside, NoSession, Opened, Wire
+from eventkit_servicebus._wire import ANSWER_WITHIN, Beside, NoSession, Wire
 
 _QUIET: Final = 0.1
 """Seconds without a message after which a session makes room for another that has some."""
@@ -72,8 +73,13 @@ class SessionLink(Link):
     @property
     def forsaken(self) -> bool:
         """Whether something that it brought is neither settled nor extended: it comes again after the session only."""
+        over = current_time() - (self._end - self._until)
+        return any(hold.until <= over for hold in self._held)
+
+    def holds_any(self) -> bool:
+        """See `Link.holds_any`. What nobody extended is remembered: the session has to be left for it."""
         now = current_time()
-        return any(hold.until <= now for hold in self._held)
+        return any(hold.until > now for hold in self._held)
 
     async def receive(self, limit: int, wait: float) -> list[Hold]:
         """See `Link.receive`. Keeps the session, as long as nobody holds anything of it who would."""
@@ -86,7 +92,7 @@ class SessionLink(Link):
             self.heard = current_time()
         return holds
 
-    def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, elapsed: float) -> list[Hold]:
+    def _taken(self, messages: Sequence[ServiceBusReceivedMessage], now: float, age: float) -> list[Hold]:
         return [Hold(message, self, self._until) for message in messages]
 
     async def settle(self, holds: Sequence[Hold], verb: Verb) -> list[Exception | None]:
@@ -252,7 +258,7 @@ class Sessions:
         for hold in holds:
             self._ready.remove(hold)
         for hold in holds:
-            await hold.link.settle([hold], lambda receiver, each: receiver.abandon_message(each.message))
+            await hold.link.give_back(hold)
 
     def _accept(self) -> None:
         """Ask for as many sessions as there is room for, a few at a time."""

@@ -10,48 +10,34 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 from azure.core.exceptions import AzureError
-from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
-from azure.servicebus.exceptions import OperationTimeoutError, ServiceBusConnectionError
+from azure.servicebus.exceptions import OperationTimeoutError
 
-from eventkit.errors import AdapterNotInstalled, ConfigurationError, ConnectionLost, UnsupportedByAdapter
+from eventkit.errors import AccessDenied, AdapterNotInstalled, ConfigurationError, ConnectionLost, UnsupportedByAdapter
 from eventkit_servicebus._config import DOMAIN, Place
 from eventkit_servicebus._errors import translated_errors
+from eventkit_servicebus._opened import SOCKET_TIMEOUT, Opened, T
 from eventkit_servicebus._secret import VARIABLE, Secret, local
 
 ANSWER_WITHIN: Final = 10.0
 """Seconds that Service Bus has for an answer, or to open a link; it takes milliseconds."""
-CLOSE_WITHIN: Final = 5.0
-_FRAME: Final = 0.003
-"""Seconds to wait for another frame where several messages were asked for."""
-_LONG: Final = 0.05
-"""The same where nobody else wants the connection but the SDK's keepalive, which takes it for as long every 5 s."""
-_NO_TIME: Final = 1e-6
-"""Seconds in which a receive grants no credit and reads nothing; no wait at all is taken for none given."""
-_COMPANY: Final = (0.005, 0.0003)
-"""Seconds that a receive of several waits for others after the first, and for each more that it asked for."""
-SOCKET_TIMEOUT: Final = 0.02
-"""Seconds that a receiver waits for a frame before it lets others write: a settlement beside a waiting receive would
-take ten times as long with the SDK's own 0.2 s."""
 SESSION_WITHIN: Final = 60.0
 """Seconds to wait for a session that has messages before it is asked again."""
+_TOKEN_WITHIN: Final = 30.0
+_SCOPE: Final = "https://servicebus.azure.net/.default"
 _ONCE: Final[dict[str, Any]] = {"retry_total": 0, "try_timeout": ANSWER_WITHIN, "user_agent": "eventkit"}
 _PATIENTLY: Final = {**_ONCE, "try_timeout": SESSION_WITHIN + ANSWER_WITHIN}
-
 _SILENCE: Final = logging.NullHandler()
-_BROKEN: Final = (AzureError, OSError, ValueError, RuntimeError, AttributeError)
-"""What the SDK raises where a connection is gone, and parts are missing."""
 
 Beside: TypeAlias = Callable[..., None]
 """Starts work beside everything else."""
-
-T = TypeVar("T", bound=ServiceBusReceiver | ServiceBusSender)
 
 
 class NoSession(Exception):
@@ -119,99 +105,19 @@ class Wire:
     async def _opened(self, made: T, doing: str, within: float = ANSWER_WITHIN + 1.0) -> Opened[T]:
         if self.closed:
             raise ConnectionLost(f"cannot {doing} {self.place.address}: it is closed")
-        entered: AbstractAsyncContextManager[object] = made
+        opened = Opened(made, ahead=self.place.prefetch > 0)
         try:
             with translated_errors(doing, self.place), anyio.fail_after(within):
-                await entered.__aenter__()
+                await opened.open()
         except BaseException:
-            if self.closed:  # it was cut short by the end, which nothing beside outlives
-                await Opened(made).close()
-            self.beside(Opened(made).close)
+            await self._put_away(opened)
             raise
-        return Opened(made)
+        return opened
 
-
-class Opened(Generic[T]):
-    """An open sender or receiver of the SDK. It never opens again what went down: another one takes its place.
-
-    Each of several calls that find the connection lost would open one, and the SDK forgets all but the last.
-    """
-
-    def __init__(self, made: T) -> None:
-        self.made = made
-        inside: Any = made
-        self._transport: Any = None
-        with suppress(AttributeError):  # of one that could not be opened, parts are missing
-            self._transport = inside._handler._connection._transport  # noqa: SLF001 - see `close`
-
-        async def stay_down(timeout: float | None = None) -> None:  # noqa: ARG001, ASYNC109 - as the SDK's
-            if not inside._running:  # noqa: SLF001 - there is no public name for it
-                raise ServiceBusConnectionError(message="The connection is down.")
-
-        inside._open = stay_down  # noqa: SLF001 - nor a way to tell it
-
-    async def receive(self, limit: int, wait: float, *, alone: bool) -> list[ServiceBusReceivedMessage]:
-        """Up to `limit` messages: the first within `wait` seconds, others soon after it. Raises what the SDK does.
-
-        Nothing is lost when it is cancelled, if nothing was `kept` before; `alone` if it will be when others want to
-        write.
-        """
-        receiver: Any = self.made
-        # There are no public names for these. The SDK waits 0.2 s for others, and as long for a frame as it does here.
-        receiver._further_pull_receive_timeout = _COMPANY[0] + limit * _COMPANY[1]  # noqa: SLF001
-        self._wait_for_frames(_FRAME if limit > 1 else _LONG if alone else SOCKET_TIMEOUT)
-        try:
-            return await self._receive(limit, wait)
-        finally:
-            self._wait_for_frames(SOCKET_TIMEOUT)
-
-    def _wait_for_frames(self, seconds: float) -> None:
-        inside: Any = self.made
-        if inside._handler is not None:  # noqa: SLF001
-            inside._handler._socket_timeout = seconds  # noqa: SLF001
-
-    async def kept(self, limit: int) -> list[ServiceBusReceivedMessage]:
-        """Up to `limit` messages that have come while nobody received."""
-        return await self._receive(limit, _NO_TIME)
-
-    async def _receive(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
-        receiver: Any = self.made
-        try:
-            messages: list[ServiceBusReceivedMessage] = await receiver.receive_messages(limit, max_wait_time=wait)
-        finally:
-            # What comes from now on is kept for the next call; the SDK would send it back as soon as it is read.
-            receiver._receive_context.set()  # noqa: SLF001
-        return messages
-
-    async def no_more(self) -> None:
-        """Ask a receiver for nothing more: what comes when nobody receives, the SDK would send back."""
-        inside: Any = self.made
-        with suppress(*_BROKEN):
-            await inside._amqp_transport.reset_link_credit_async(inside._handler, 0)  # noqa: SLF001 - as in `close`
-
-    async def drain(self) -> None:
-        """The same, and wait until what is on its way to it has come, and goes back."""
-        inside: Any = self.made
-        with suppress(*_BROKEN):  # it is down, then, and the next call finds out
-            await inside._amqp_transport.drain_and_release_messages_async(inside._handler)  # noqa: SLF001 - as in `close`
-
-    async def _end_keepalive(self) -> None:
-        """It sleeps for a second at a time, and the SDK would wait for that."""
-        inside: Any = self.made
-        keepalive, inside._handler._keep_alive_thread = inside._handler._keep_alive_thread, None  # noqa: SLF001 - as in `close`
-        if keepalive is not None:
-            keepalive.cancel()
-            await asyncio.wait([keepalive])
-
-    async def close(self) -> None:
-        """Close it, whatever state it is in; what is on its way to a receiver goes back."""
-        with anyio.move_on_after(CLOSE_WITHIN, shield=True):
-            with suppress(*_BROKEN):
-                await self._end_keepalive()
-                await self.made.close()
-            if self._transport is not None:
-                # Where the other side hung up first, the SDK leaves its socket to the garbage collector.
-                await self._transport.close()
+    async def _put_away(self, opened: Opened[T]) -> None:
+        if self.closed:  # it was cut short by the end, which nothing beside outlives
+            await opened.close()
+        self.beside(opened.close)
 
 
 @asynccontextmanager
@@ -232,6 +138,7 @@ async def wire(place: Place) -> AsyncIterator[Wire]:
         tls: dict[str, Any] = {"ssl_context": await _tls(plain=secret is not None and secret.emulator)}
         if secret is None:
             credential = await stack.enter_async_context(_credential(place))
+            await _prove(credential, place)
         for options in (_ONCE, _PATIENTLY):
             if secret is not None:
                 made = ServiceBusClient.from_connection_string(secret.text, **options, **tls)
@@ -309,6 +216,19 @@ def _credential(place: Place) -> Any:
             f"{place.address}: azure-identity is not installed; pip install 'eventkit[servicebus]', or set {VARIABLE}"
         ) from exc
     return DefaultAzureCredential()
+
+
+async def _prove(credential: Any, place: Place) -> None:
+    """See that there is a token to be had, which a link would tell as nobody answering. Raises AccessDenied."""
+    try:
+        with anyio.fail_after(_TOKEN_WITHIN):
+            await credential.get_token(_SCOPE)
+    except (AzureError, OSError, TimeoutError) as exc:
+        why = " ".join(str(exc).splitlines()[:1]) or f"none within {_TOKEN_WITHIN:g} s"
+        raise AccessDenied(
+            f"{place.address}: no credentials to be had ({why}); set {VARIABLE}, log in with the Azure CLI (az login), "
+            "or give this machine an identity"
+        ) from exc
 
 
 def unreachable(place: Place, exc: ConnectionLost) -> ConnectionLost:

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 import msgspec
 from eventkit_servicebus import adapter
-from eventkit_servicebus._local import Call, ConnectionDropped, Faults, serve
+from eventkit_servicebus._local import Call, ConnectionDropped, Faults, LocalServiceBus, serve
 from msgspec.structs import replace
 
 from eventkit.spi import Address, Delivery, Demand, Sink, Source
@@ -41,12 +41,14 @@ COPY: Final = b"eventkit-copy"
 class LostAnswers(Faults):
     """Cuts the connection at the next call of a verb: done, unanswered. A proxy cannot tell settlements apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: LocalServiceBus) -> None:
+        self._server = server
         self._verbs: list[Verb] = []
 
     def lose(self, verb: Verb) -> None:
-        """Of the next call of `verb`."""
+        """Of the next call of `verb`. Only meanwhile the server has faults: they hold up what comes behind a call."""
         self._verbs.append(verb)
+        self._server.faults = self
 
     async def before(self, call: Call) -> None:
         """See `Faults`. What is to be delivered is locked by now, and is not sent."""
@@ -61,6 +63,8 @@ class LostAnswers(Faults):
 
     def _strike(self, verb: Verb) -> NoReturn:
         self._verbs.remove(verb)
+        if not self._verbs:
+            self._server.faults = None
         raise ConnectionDropped
 
 
@@ -102,8 +106,8 @@ def servicebus_place(name: str, *, detected: float = 0.0) -> Callable[[Path], Ab
 
     @asynccontextmanager
     async def place(_: Path) -> AsyncIterator[Place]:
-        answers = LostAnswers()
-        async with serve([name], lock=LOCK, duplicates=detected, faults=answers) as server:
+        async with serve([name], lock=LOCK, duplicates=detected) as server:
+            answers = LostAnswers(server)
             host, port = server.endpoint.removeprefix("sb://").split(":")
             async with FaultProxy(host, int(port)) as proxy:
 

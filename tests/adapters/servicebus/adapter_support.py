@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from anyio import current_time
 from eventkit_servicebus import adapter
 from eventkit_servicebus._local import AmqpError, Call, Faults, LocalServiceBus, serve
+from eventkit_servicebus._local import _performatives as p
+from eventkit_servicebus._local._encode import encode
+from eventkit_servicebus._local._types import Described, Ulong
 
 from eventkit.spi import DONE, Address, Delivery, Demand, Extended, Outgoing, Settled, SettledKind, Sink, Source
-from tests.adapters.servicebus.local_support import Clock
+from tests.adapters.servicebus.local_support import Clock, data, peer_of
 
 DEMAND = Demand(events=50, lease=30.0, wait=1.0)
+_FRAME = 50_000
 QUEUES = ("orders", "bills.sessions", "news/audit", "news/mail")
 
 
@@ -70,8 +76,9 @@ class Rig:
         ended = False
         async with adapter.open_source(self.address(name, more), demand) as source:
             yield source
-            ended = True
+            ended, since = True, current_time()
         assert ended, "the test was cut short, and nobody told"
+        assert current_time() - since < 1.5, "it took long to close"
 
     @asynccontextmanager
     async def sink(self, name: str = "orders", more: str = "") -> AsyncIterator[Sink]:
@@ -87,9 +94,36 @@ class Rig:
 @asynccontextmanager
 async def rigged(*queues: str, **options: Any) -> AsyncIterator[Rig]:
     """A rig with these queues, or some of every kind."""
-    clock, trouble = Clock(), Trouble()
+    clock, trouble, before = Clock(), Trouble(), asyncio.all_tasks()
     async with serve(queues or QUEUES, faults=trouble, clock=clock.now, wall=clock.wall, **options) as server:
         yield Rig(server, clock, trouble)
+        with anyio.fail_after(1.0):  # what hangs up does not wait for the server to hear of it
+            while server._server.connections:
+                await anyio.sleep(0.01)
+    await anyio.sleep(0)
+    left = {task.get_coro() for task in asyncio.all_tasks() - before}
+    assert not left, f"after the end there is {left}"
+
+
+def written(body: bytes, *, session: str | None = None, properties: Any = None) -> bytes:
+    """A message as a sender without any SDK writes it: `properties` are its application properties."""
+    fields = [None] * 10 + [session]
+    parts = [Described(Ulong(0x73), fields)] if session is not None else []
+    parts += [Described(Ulong(0x74), properties)] if properties is not None else []
+    return b"".join(map(encode, parts)) + data(body)
+
+
+async def foreign(rig: Rig, *messages: bytes, queue: str = "orders") -> None:
+    """Have these stored, as they are: opening such a sender takes no time."""
+    async with peer_of(rig.server) as peer:
+        await peer.open()
+        await peer.attach(queue, 9, receiver=False)
+        for number, message in enumerate(messages):
+            for start in range(0, len(message), _FRAME):
+                more = start + _FRAME < len(message)
+                peer.say(p.Transfer(9, number, bytes((number,)), 0, more=more), message[start : start + _FRAME])
+            answer, _ = await peer.hear(p.Disposition)
+            assert answer.state == p.ACCEPTED
 
 
 async def publish(sink: Sink, *messages: Outgoing | bytes) -> None:

@@ -1,0 +1,348 @@
+"""A source of sessions: keys in order, sessions that come and go, and what becomes of what one brought."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+from eventkit_servicebus import _sessions
+from eventkit_servicebus._local import AmqpError, Call
+
+from eventkit.errors import AdapterError, ConfigurationError
+from eventkit.spi import DONE, LOST, Delivery, Demand, Extended, Outgoing
+from tests.adapters.servicebus.adapter_support import (
+    Rig,
+    bodies,
+    error,
+    foreign,
+    kinds,
+    publish,
+    receipts,
+    received,
+    rigged,
+    written,
+)
+
+BILLS = "bills.sessions"
+ORDERED = Demand(events=50, ordered=True, lease=30.0, wait=1.0)
+
+
+async def stored(rig: Rig, *texts: str) -> None:
+    """Messages of these texts, whose session is the first letter."""
+    await foreign(rig, *[written(text.encode(), session=text[0]) for text in texts], queue=BILLS)
+
+
+def of(rig: Rig, key: str, found: list[Delivery]) -> list[bytes]:
+    return [each.body for each in found if each.key == key]
+
+
+async def until(condition: Any, within: float = 5.0) -> None:
+    with anyio.fail_after(within):
+        while not condition():
+            await anyio.sleep(0.02)
+
+
+async def test_a_session_queue_is_opened_for_order_only() -> None:
+    """With the right to manage or without it, it says so; a queue without sessions is opened for order all the same."""
+    async with rigged() as rig:
+        for denied in (False, True):
+            if denied:
+                rig.trouble.errors["read-entity"] = error("amqp:unauthorized-access")
+            with pytest.raises(ConfigurationError, match='ordering = "key"'):
+                async with rig.source(BILLS):
+                    pass
+            async with rig.source(BILLS, ORDERED) as source:
+                assert (source.info.traits.key_release, source.info.traits.max_retry_delay) == ("hold", 0)
+                assert source.info.limits.concurrent_receives == 1
+        async with rig.source("orders", ORDERED) as plain:
+            assert plain.info.traits.key_release == "none"
+
+
+async def test_a_receive_reads_all_sessions_and_each_is_in_order() -> None:
+    """The key is the session; what has no key comes too, and what is given back comes before those behind it."""
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source, rig.sink(BILLS, "&sessions=on") as sink:
+        await publish(sink, *[Outgoing(body=b"%d" % n, key=key) for n in range(5) for key in ("a", "b", "k" * 200)])
+        await publish(sink, b"alone")
+        found = await received(source, 16)
+        for key in ("a", "b", "k" * 200):
+            assert of(rig, key, found) == [b"0", b"1", b"2", b"3", b"4"]
+        assert of(rig, None, found) == [b"alone"]  # type: ignore[arg-type]
+        mine = [each for each in found if each.key == "a"]
+        others = [each for each in found if each.key != "a"]
+        assert await source.ack(receipts(others)) == [DONE] * 11
+        for each in mine:
+            assert await source.nack([(each.receipt, 0.0)]) == [DONE]
+        again = await received(source, 5)
+        assert bodies(again) == [b"0", b"1", b"2", b"3", b"4"]
+        assert {each.delivery_count for each in again} == {2}
+        assert await source.ack(receipts(again)) == [DONE] * 5
+        assert await source.ack(receipts(again)) == [LOST] * 5
+
+    assert rig.server.counts().acked == 16
+
+
+async def test_more_sessions_than_there_is_room_for_all_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is empty makes room as long as others wait."""
+    async with rigged() as rig, rig.source(BILLS, ORDERED, "&sessions=2") as source:
+        await stored(rig, *[f"{key}{n}" for n in range(3) for key in "abcdef"])
+        found: list[Delivery] = []
+        with anyio.fail_after(12):
+            while len(found) < 18:
+                some = await source.receive(100, 2.0)
+                assert await source.ack(receipts(some)) == [DONE] * len(some)
+                found += some
+        for key in "abcdef":
+            assert of(rig, key, found) == [b"%s%d" % (key.encode(), n) for n in range(3)]
+
+
+async def test_a_session_that_never_is_empty_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would wait for ever."""
+    monkeypatch.setattr(_sessions, "_TURN", 0.3)
+    async with rigged() as rig, rig.source(BILLS, ORDERED, "&sessions=1") as source:
+        await stored(rig, "a0")
+        seen: set[str | None] = set()
+        number = 0
+        with anyio.fail_after(8):
+            while "b" not in seen:
+                some = await source.receive(1, 1.0)
+                seen |= {each.key for each in some}
+                number += 1
+                await stored(rig, f"a{number}", *(["b0"] if number == 1 else []))
+                assert await source.ack(receipts(some)) == [DONE] * len(some)
+
+
+async def test_a_session_of_which_something_is_lost_makes_room_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody settles what is lost: the source would stand still until it ends."""
+    monkeypatch.setattr(_sessions, "_TURN", 0.2)
+    async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED, "&sessions=1") as source:
+        await stored(rig, "a0")
+        [held] = await received(source, 1)
+        assert await source.receive(1, 0.5) == []  # its turn is over, and it is held
+        await stored(rig, "b0")
+        with anyio.fail_after(6):
+            found = await received(source, 2)
+        assert {each.key for each in found} == {"a", "b"}
+        assert await source.ack([held.receipt]) == [LOST]
+
+
+@pytest.mark.parametrize("how", ["lock", "connection"])
+async def test_what_a_lost_session_brought_is_lost_and_the_others_go_on(how: str) -> None:
+    """A session is settled on its own link only."""
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, "a0", "a1", "b0")
+        found = await received(source, 3)
+        a, b = ([each for each in found if each.key == key] for key in "ab")
+        connections = {
+            link.session_id: link.session.connection
+            for connection in rig.server._server.connections
+            for link in connection.links()
+            if getattr(link, "session_id", "")
+        }
+        if how == "connection":
+            connections["a"].drop()
+        else:
+            rig.clock.skip(40.0)
+            assert kinds(await source.extend([b[0].receipt], 30.0)) == [None]
+            rig.skip(40.0)  # that of a has ended
+        assert isinstance((await source.extend([b[0].receipt], 30.0))[0], Extended)
+        answers = await source.extend([a[0].receipt], 30.0) if how == "lock" else await settled(source, [a[0].receipt])
+        assert answers == [LOST]
+        assert await settled(source, receipts(a)) == [LOST, LOST]
+        again = await received(source, 2)
+        assert bodies(again) == [b"a0", b"a1"]
+        assert {each.delivery_count for each in again} == {2 if how == "lock" else 1}
+        assert await source.ack([*receipts(again), b[0].receipt]) == [DONE] * 3
+
+    assert rig.server.counts().acked == 3
+
+
+async def settled(source: Any, held: list[Any]) -> list[Any]:
+    """Ack, as the core does: again if it failed."""
+    for _ in range(20):
+        try:
+            return list(await source.ack(held))
+        except AdapterError:
+            await anyio.sleep(0.05)
+    raise AssertionError("it is never known")
+
+
+async def test_one_renewal_is_for_all_that_a_session_brought() -> None:
+    """It is the session that is locked."""
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, "a0", "a1", "a2", "b0")
+        held = await received(source, 4)
+        rig.skip(50.0)
+        before = current_time()
+        answers = await source.extend(receipts(held), 30.0)
+        assert rig.trouble.of("renew-session-lock") == [None] * 2
+        assert [before + 55 < each.until < before + 62 + 50 for each in answers] == [True] * 4
+        rig.skip(50.0)
+        assert await source.ack(receipts(held)) == [DONE] * 4
+
+
+async def test_a_session_is_kept_while_nothing_of_it_is_held() -> None:
+    """As long as no other waits for its place: its lock is renewed when half of it is over, and not more often."""
+    async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED) as source:
+        assert await source.receive(1, 1.7) == []
+        await stored(rig, "a0")
+        assert await source.ack(receipts(await received(source, 1))) == [DONE]
+        assert await source.receive(1, 1.6) == []
+        assert 2 <= len(rig.trouble.of("renew-session-lock")) <= 5
+        await stored(rig, "a1")
+        [again] = await received(source, 1, within=0.5)
+        assert (again.body, again.delivery_count) == (b"a1", 1)
+        assert await source.ack([again.receipt]) == [DONE]
+
+
+async def test_what_nobody_extends_comes_again() -> None:
+    """A session whose other messages are extended would keep it for ever."""
+    async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, "a0", "a1")
+        held = await received(source, 2)
+        assert bodies(held) == [b"a0", b"a1"]
+        again: list[Delivery] = []
+        with anyio.fail_after(8):
+            while not again:
+                again = list(await source.receive(10, 0.3))
+                await source.extend([held[1].receipt], 30.0)
+                if current_time() > held[0].leased_until + 1:
+                    await source.ack([held[1].receipt])
+        assert bodies(again)[:1] == [b"a0"]
+        assert await source.ack([held[0].receipt]) == [LOST]
+
+
+async def test_stop_gives_back_what_nobody_has_seen_and_ends_what_waits() -> None:
+    """What is held is settled after it; what is free is left at once, and closing waits for no session."""
+    async with rigged() as rig:
+        async with rig.source(BILLS, ORDERED) as source:
+            await stored(rig, "a0", "a1", "b0", "b1", "c0")
+            held = await received(source, 1)
+            await anyio.sleep(0.3)
+            async with anyio.create_task_group() as tasks:
+                started = time.monotonic()
+                source.stop()
+                source.stop()
+                handed: list[Delivery] = []
+
+                async def hand_over() -> None:
+                    handed.extend(await source.receive(100, 20.0))
+
+                tasks.start_soon(hand_over)
+            assert time.monotonic() - started < 1.5
+            assert await source.receive(100, 20.0) == []
+            await until(lambda: len(rig.server._server.connections) == 1 + len({each.key for each in handed} - {held[0].key}))
+            assert await source.ack(receipts(held + handed)) == [DONE] * (1 + len(handed))
+            await until(lambda: not rig.server._server.connections)
+            started = time.monotonic()
+        assert time.monotonic() - started < 1.5
+        async with rig.source(BILLS, ORDERED) as another:
+            rest = await received(another, 4 - len(handed))
+            assert {each.body for each in held + handed + rest} == {b"a0", b"a1", b"b0", b"b1", b"c0"}
+
+
+async def test_closing_does_not_wait_for_a_session_to_come() -> None:
+    """There may be none for hours."""
+    async with rigged() as rig:
+        async with rig.source(BILLS, ORDERED) as source:
+            assert await source.receive(1, 0.8) == []
+            assert rig.trouble.of("attach").count("receiver") >= 4
+            started = time.monotonic()
+        assert time.monotonic() - started < 1.5
+
+
+async def test_a_session_that_is_asked_for_when_it_stops_leaves_nothing() -> None:
+    """In the middle of the handshake the SDK drops what it has opened."""
+    async with rigged() as rig:
+        for pause in (0.001, 0.003, 0.1):
+            async with rig.source(BILLS, ORDERED) as source, anyio.create_task_group() as tasks:
+                tasks.start_soon(source.receive, 1, 3.0)
+                await anyio.sleep(pause)
+                source.stop()
+    gc.collect()  # what it collects, warns
+
+
+async def test_what_came_for_a_receive_that_had_enough_is_given_back_in_time() -> None:
+    """By a third of its lease, if nobody receives; a receive has it, if there is one."""
+    async with rigged(lock=3.0) as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, "a0", "b0", "c0")
+        [first] = await received(source, 1)
+        await until(lambda: len(source._pool._ready) == 2)
+        since = current_time()
+        await until(lambda: rig.server.counts().nacked == 2)
+        assert current_time() - since < 1.5
+        assert await source.ack([first.receipt]) == [DONE]
+        again = await received(source, 2)
+        assert {each.delivery_count for each in again} == {1}  # nobody has seen it
+        assert await source.ack(receipts(again)) == [DONE, DONE]
+
+
+async def test_receives_that_leave_something_behind_leave_one_watch_behind() -> None:
+    """Each of a thousand a second would sleep for a third of a lease."""
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, *[f"{key}{n}" for n in range(8) for key in "abcd"])
+        found = await received(source, 1)
+        await until(lambda: len(source._pool._ready) >= 3)
+        before = len(asyncio.all_tasks())
+        for _ in range(25):
+            found += await received(source, 1)
+        assert len(asyncio.all_tasks()) - before < 10
+        await source.ack(receipts(found))
+
+
+async def test_sessions_that_cannot_be_had_are_told_and_asked_for_again_slowly() -> None:
+    """Every receive says so, which the core takes for what it is; no hot loop."""
+
+    def busy(call: Call) -> None:
+        if call.operation == "attach":
+            raise error("com.microsoft:server-busy")
+
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, "a0")
+        rig.trouble.rule = busy
+        for _ in range(3):
+            with pytest.raises(AdapterError):
+                await source.receive(1, 2.0)
+        assert len(rig.trouble.of("attach")) < 25
+        rig.trouble.rule = lambda call: None
+        with anyio.fail_after(5):
+            while True:
+                try:
+                    [found] = await received(source, 1)
+                    break
+                except AdapterError:
+                    pass
+        assert await source.ack([found.receipt]) == [DONE]
+
+
+async def test_a_queue_without_a_session_is_asked_slowly() -> None:
+    """The server says at once that there is none."""
+
+    def nobody(call: Call) -> None:
+        if call.operation == "attach":
+            raise AmqpError("com.microsoft:timeout", "no session")
+
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
+        rig.trouble.rule = nobody
+        assert await source.receive(1, 2.0) == []
+        assert len(rig.trouble.of("attach")) < 14
+        rig.trouble.rule = lambda call: None
+        await stored(rig, "a0")
+        assert bodies(await received(source, 1)) == [b"a0"]
+
+
+async def test_the_dead_letters_of_sessions_have_none() -> None:
+    """They are received as those of any queue."""
+    async with rigged(max_deliveries=1) as rig:
+        async with rig.source(BILLS, ORDERED) as source:
+            await stored(rig, "a0")
+            [held] = await received(source, 1)
+            assert await source.nack([(held.receipt, 0.0)]) == [DONE]
+        async with rig.source(f"{BILLS}/$DeadLetterQueue") as dead:
+            [letter] = await received(dead, 1)
+            assert letter.body == b"a0"
+            assert await dead.ack([letter.receipt]) == [DONE]
