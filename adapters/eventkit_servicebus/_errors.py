@@ -103,6 +103,16 @@ def error_of(exc: Exception, what: str, place: Place) -> AdapterError:
     return PermanentAdapterError(f"{what}: Service Bus refused it ({told})" + _mend(condition, told))
 
 
+@contextmanager
+def detached_errors(place: Place) -> Iterator[None]:
+    """The same for a receiver that was open: whatever it was detached for, opening the next one tells what lasts."""
+    try:
+        with translated_errors("receive from", place):
+            yield
+    except PermanentAdapterError as exc:
+        raise ConnectionLost(str(exc)) from exc.__cause__
+
+
 def _mend(condition: str | None, told: str) -> str:
     """What to do about a refusal, where that is known."""
     if condition == "amqp:not-allowed" and "session" in told.lower():

@@ -53,7 +53,14 @@ class Opened(Generic[T]):
 
         def noted(auth: Any) -> None:
             create(auth)
-            self._handler = self._inside._handler
+            handler = self._handler = self._inside._handler
+            end = handler.close_async
+
+            async def end_noted() -> None:
+                self._note_transport()  # it forgets what it was connected by, and that may be open
+                await end()
+
+            handler.close_async = end_noted
 
         self._inside._create_handler = noted
         entered: AbstractAsyncContextManager[object] = self.made
@@ -68,7 +75,7 @@ class Opened(Generic[T]):
 
     def _note_transport(self) -> None:
         with suppress(AttributeError):  # it was not connected, or is closed
-            self._transport = self._handler._connection._transport
+            self._transport = self._handler._connection._transport or self._transport
 
     async def receive(self, limit: int, wait: float, *, alone: bool) -> list[ServiceBusReceivedMessage]:
         """Up to `limit` messages: the first within `wait` seconds, others soon after it. Raises what the SDK does.
@@ -119,8 +126,7 @@ class Opened(Generic[T]):
     async def close(self) -> None:
         """Close it, whatever state it is in; what is on its way to a receiver goes back."""
         with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
-            if self._transport is None:
-                self._note_transport()
+            self._note_transport()
             with suppress(*_BROKEN):
                 await self._end_keepalive()
                 await self.made.close()

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import anyio
 from anyio import current_time
 
-from eventkit_servicebus._errors import translated_errors
+from eventkit_servicebus._errors import detached_errors
 from eventkit_servicebus._hold import Hold
 from eventkit_servicebus._link import Link
 from eventkit_servicebus._wire import Wire
@@ -76,14 +76,15 @@ class Slot:
         return [self._link, *self._old]
 
     async def receive(self, limit: int, wait: float) -> list[Hold]:
-        """What one call brings. Raises what the SDK does.
+        """What one call brings. Raises AdapterError.
 
         Asked for several, the SDK waits for more when fewer are there. So one is asked for, and as long as calls
         bring all that they ask for, more and more.
         """
         link = await self.link()
         asked = min(self._asked, limit)
-        holds = await link.receive(asked, wait)
+        with detached_errors(self._wire.place):
+            holds = await link.receive(asked, wait)
         if len(holds) == asked:
             self._asked = max(self._asked, asked * FASTER)
         else:
@@ -124,8 +125,7 @@ class Receivers:
             while not holds and not self._stopped and (left := until - current_time()) > 0:
                 for each in self._slots:
                     each.tidy()
-                with translated_errors("receive from", self._wire.place):
-                    holds = await slot.receive(limit, min(left, SLICE))
+                holds = await slot.receive(limit, min(left, SLICE))
             return holds
         finally:
             slot.used_at = current_time()

@@ -16,7 +16,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import SessionLockLostError
 
 from eventkit.errors import AdapterError
-from eventkit_servicebus._errors import LinkDown, SessionLost, translated_errors
+from eventkit_servicebus._errors import LinkDown, SessionLost, detached_errors
 from eventkit_servicebus._hold import Hold, lease_of, new_lock
 from eventkit_servicebus._link import Link, Verb
 from eventkit_servicebus._opened import Opened
@@ -197,7 +197,7 @@ class Sessions:
         holds: list[Hold] = []
         while not holds and self._receives and not self._stopped and not link.down and not self._is_over(link):
             try:
-                with translated_errors("receive from", self._wire.place):
+                with detached_errors(self._wire.place):
                     holds = await link.receive(self._limit, _QUIET if self._others_wait else SLICE)
             except SessionLost:
                 break  # whoever settles or extends what it brought is told

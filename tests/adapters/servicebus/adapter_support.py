@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 from anyio import current_time
+from anyio.lowlevel import checkpoint
 from eventkit_servicebus import adapter
 from eventkit_servicebus._local import AmqpError, Call, Faults, LocalServiceBus, serve
 from eventkit_servicebus._local import _performatives as p
 from eventkit_servicebus._local._encode import encode
 from eventkit_servicebus._local._types import Described, Ulong
 
+from eventkit.errors import AdapterError, TransientAdapterError
 from eventkit.spi import DONE, Address, Delivery, Demand, Extended, Outgoing, Settled, SettledKind, Sink, Source
 from tests.adapters.servicebus.local_support import Clock, data, peer_of
 
 DEMAND = Demand(events=50, lease=30.0, wait=1.0)
+ORDERED = Demand(events=50, ordered=True, lease=30.0, wait=1.0)
+BILLS = "bills.sessions"
 _FRAME = 50_000
 QUEUES = ("orders", "bills.sessions", "news/audit", "news/mail")
 
@@ -100,7 +104,7 @@ async def rigged(*queues: str, **options: Any) -> AsyncIterator[Rig]:
         with anyio.fail_after(1.0):  # what hangs up does not wait for the server to hear of it
             while server._server.connections:
                 await anyio.sleep(0.01)
-    await anyio.sleep(0)
+    await checkpoint()
     left = {task.get_coro() for task in asyncio.all_tasks() - before}
     assert not left, f"after the end there is {left}"
 
@@ -113,9 +117,9 @@ def written(body: bytes, *, session: str | None = None, properties: Any = None) 
     return b"".join(map(encode, parts)) + data(body)
 
 
-async def foreign(rig: Rig, *messages: bytes, queue: str = "orders") -> None:
+async def foreign(rig: Rig | LocalServiceBus, *messages: bytes, queue: str = "orders") -> None:
     """Have these stored, as they are: opening such a sender takes no time."""
-    async with peer_of(rig.server) as peer:
+    async with peer_of(rig.server if isinstance(rig, Rig) else rig) as peer:
         await peer.open()
         await peer.attach(queue, 9, receiver=False)
         for number, message in enumerate(messages):
@@ -124,6 +128,11 @@ async def foreign(rig: Rig, *messages: bytes, queue: str = "orders") -> None:
                 peer.say(p.Transfer(9, number, bytes((number,)), 0, more=more), message[start : start + _FRAME])
             answer, _ = await peer.hear(p.Disposition)
             assert answer.state == p.ACCEPTED
+
+
+async def stored(rig: Rig, *texts: str) -> None:
+    """Have messages of these texts stored, each of the session that its first letter names."""
+    await foreign(rig, *[written(text.encode(), session=text[0]) for text in texts], queue=BILLS)
 
 
 async def publish(sink: Sink, *messages: Outgoing | bytes) -> None:
@@ -154,3 +163,40 @@ def kinds(results: Any) -> list[SettledKind | None]:
     """What was said of each; None for an extension."""
     assert all(isinstance(result, Settled | Extended) for result in results)
     return [result.kind if isinstance(result, Settled) else None for result in results]
+
+
+async def one(source: Source, within: float = 5.0) -> Delivery:
+    """The next delivery, whatever the receives before it raise."""
+    with anyio.fail_after(within):
+        while True:
+            try:
+                if found := await source.receive(1, 1.0):
+                    return found[0]
+            except AdapterError:
+                await anyio.sleep(0.02)
+
+
+async def told(call: Callable[[], Awaitable[Sequence[Any]]], within: float = 5.0) -> list[Any]:
+    """What a call answers at last, repeated as the core does."""
+    unsure = {SettledKind.RETRY, SettledKind.UNKNOWN}
+    with anyio.fail_after(within):
+        while True:
+            try:
+                answers = list(await call())
+            except TransientAdapterError:
+                answers = []
+            if answers and unsure.isdisjoint(kinds(answers)):
+                return answers
+            await anyio.sleep(0.05)
+
+
+async def acked(source: Source, *held: Delivery) -> list[Any]:
+    """What becomes of these at last, acked."""
+    return await told(lambda: source.ack(receipts([*held])))
+
+
+async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
+    """Wait for this."""
+    with anyio.fail_after(within):
+        while not condition():
+            await anyio.sleep(0.02)

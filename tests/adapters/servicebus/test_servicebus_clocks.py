@@ -13,15 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventkit.spi import DONE, Demand, Extended
-from tests.adapters.servicebus.adapter_support import foreign, receipts, received, rigged, written
-
-BILLS = "bills.sessions"
-ORDERED = Demand(events=50, ordered=True, lease=30.0, wait=1.0)
-PLAIN = Demand(events=50, lease=30.0, wait=1.0)
+from tests.adapters.servicebus.adapter_support import (
+    BILLS,
+    DEMAND,
+    ORDERED,
+    foreign,
+    receipts,
+    received,
+    rigged,
+    written,
+)
 
 
 @pytest.mark.parametrize("skew", [-300.0, 300.0, -3_600.0, 86_400.0 * 400])
-@pytest.mark.parametrize(("name", "demand"), [("orders", PLAIN), (BILLS, ORDERED)])
+@pytest.mark.parametrize(("name", "demand"), [("orders", DEMAND), (BILLS, ORDERED)])
 async def test_a_clock_that_is_wrong_costs_no_event(name: str, demand: Demand, skew: float) -> None:
     """Received, extended and settled, once; a lease that no lock can have is not believed."""
     async with rigged(max_deliveries=2) as rig:

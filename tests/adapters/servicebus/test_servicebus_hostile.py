@@ -6,7 +6,6 @@ import uuid
 from typing import Any
 
 import anyio
-import pytest
 from anyio import current_time
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader, AmqpMessageProperties
@@ -30,11 +29,18 @@ from eventkit_servicebus._local._types import (
 )
 
 from eventkit.errors import AdapterError
-from eventkit.spi import DONE, Delivery, Demand, Extended, SettledKind
-from tests.adapters.servicebus.adapter_support import Rig, bodies, foreign, receipts, received, rigged, written
+from eventkit.spi import DONE, Delivery, Extended, SettledKind
+from tests.adapters.servicebus.adapter_support import (
+    BILLS,
+    ORDERED,
+    bodies,
+    foreign,
+    receipts,
+    received,
+    rigged,
+    written,
+)
 
-BILLS = "bills.sessions"
-ORDERED = Demand(events=50, ordered=True, lease=30.0, wait=1.0)
 UNREADABLE = written(b"unreadable", properties={"n": Decimal(b"\x30" + bytes(14) + b"\x0f")})
 """A decimal of 16 bytes: the SDK's decoder overflows."""
 ID = uuid.UUID(int=7)
@@ -113,7 +119,9 @@ async def test_what_other_senders_write_arrives_whatever_its_type() -> None:
         "large": fields("large") + applied({"huge": "x" * 100_000}) + encode(Described(Ulong(0x75), b"large")),
         "footed": fields("footed") + value("f") + encode(Described(Ulong(0x78), {Symbol("a"): "b"})),
     }
-    odd_id = fields(Ulong(7), b"user", "to", "subject", "reply", ID, Symbol("a/b"), Symbol("gzip"), Timestamp(1), Timestamp(2))
+    odd_id = fields(
+        Ulong(7), b"user", "to", "subject", "reply", ID, Symbol("a/b"), Symbol("gzip"), Timestamp(1), Timestamp(2)
+    )
     async with rigged() as rig, rig.source() as source:
         await foreign(rig, *sent.values(), odd_id + value("odd"))
         found = {each.message_id: each for each in await received(source, 13)}
@@ -131,7 +139,12 @@ async def test_what_other_senders_write_arrives_whatever_its_type() -> None:
         assert found["list"].content_type == found["map"].content_type == "application/json"
         types = found["types"]
         assert types.body == b"typed"
-        assert {"ulong": str(2**64 - 1), "byte": "-7", "true": "true", "symbol": "sym"}.items() <= types.attributes.items()
+        assert {
+            "ulong": str(2**64 - 1),
+            "byte": "-7",
+            "true": "true",
+            "symbol": "sym",
+        }.items() <= types.attributes.items()
         assert "null" not in types.attributes
         assert types.delivery_count == 1
         assert found["7"].content_type == "a/b"
@@ -145,7 +158,9 @@ async def test_what_other_senders_write_arrives_whatever_its_type() -> None:
         rig.skip(11.0)
         again = {each.message_id: each for each in await received(source, 12)}
         for name, each in again.items():
-            assert (each.body, each.attributes, each.delivery_count) == (found[name].body, found[name].attributes, 2), name
+            assert (each.body, each.attributes, each.delivery_count) == (found[name].body, found[name].attributes, 2), (
+                name
+            )
         assert await source.ack(receipts([*again.values()])) == [DONE] * 12
 
     assert rig.server.counts().acked == 12 + 12 + 1
@@ -200,7 +215,11 @@ async def test_a_message_that_nobody_can_read_ends_in_the_dead_letters() -> None
 
 async def test_messages_that_nobody_can_read_kill_a_receiver_each_at_most() -> None:
     """Ten of them in a row: each is met once for each of its locks."""
-    odd = [UNREADABLE, written(b"c", properties={"c": Char("c")}), written(b"d", properties={"d": Decimal(b"\x22" * 4)})]
+    odd = [
+        UNREADABLE,
+        written(b"c", properties={"c": Char("c")}),
+        written(b"d", properties={"d": Decimal(b"\x22" * 4)}),
+    ]
     async with rigged() as rig, rig.source() as source:
         await foreign(rig, *odd, written(b"good"))
         began = current_time()
@@ -238,7 +257,12 @@ async def test_a_session_with_a_message_that_nobody_can_read_does_not_stop_the_o
 
 async def test_bytes_that_are_no_message_stop_nobody() -> None:
     """Nor do they come for ever."""
-    rubbish = [b"\xff\xff\xff", b"\x00\x53\x75\xb0\xff\xff\xff\xff", b"\x00\x53\x74\xc1\x05\x04", encode(Described(Ulong(0x99), "?"))]
+    rubbish = [
+        b"\xff\xff\xff",
+        b"\x00\x53\x75\xb0\xff\xff\xff\xff",
+        b"\x00\x53\x74\xc1\x05\x04",
+        encode(Described(Ulong(0x99), "?")),
+    ]
     async with rigged(max_deliveries=2) as rig, rig.source() as source:
         taken = 0
         for each in rubbish:

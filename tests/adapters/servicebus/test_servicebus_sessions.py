@@ -1,66 +1,35 @@
-"""A source of sessions: keys in order, sessions that come and go, and what becomes of what one brought."""
+"""A source of sessions: keys in order, and what becomes of what a session brought."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import time
-from typing import Any
 
 import anyio
 import pytest
 from anyio import current_time
-from eventkit_servicebus import _sessions
-from eventkit_servicebus._local import AmqpError, Call
+from eventkit_servicebus._local._session_receiver import SessionReceiver
 
-from eventkit.errors import AdapterError, ConfigurationError
-from eventkit.spi import DONE, LOST, Delivery, Demand, Extended, Outgoing
+from eventkit.spi import DONE, LOST, Delivery, Extended, Outgoing
 from tests.adapters.servicebus.adapter_support import (
+    BILLS,
+    ORDERED,
     Rig,
+    acked,
     bodies,
-    error,
-    foreign,
     kinds,
     publish,
     receipts,
     received,
     rigged,
-    written,
+    stored,
+    until,
 )
-
-BILLS = "bills.sessions"
-ORDERED = Demand(events=50, ordered=True, lease=30.0, wait=1.0)
-
-
-async def stored(rig: Rig, *texts: str) -> None:
-    """Messages of these texts, whose session is the first letter."""
-    await foreign(rig, *[written(text.encode(), session=text[0]) for text in texts], queue=BILLS)
 
 
 def of(rig: Rig, key: str, found: list[Delivery]) -> list[bytes]:
     return [each.body for each in found if each.key == key]
-
-
-async def until(condition: Any, within: float = 5.0) -> None:
-    with anyio.fail_after(within):
-        while not condition():
-            await anyio.sleep(0.02)
-
-
-async def test_a_session_queue_is_opened_for_order_only() -> None:
-    """With the right to manage or without it, it says so; a queue without sessions is opened for order all the same."""
-    async with rigged() as rig:
-        for denied in (False, True):
-            if denied:
-                rig.trouble.errors["read-entity"] = error("amqp:unauthorized-access")
-            with pytest.raises(ConfigurationError, match='ordering = "key"'):
-                async with rig.source(BILLS):
-                    pass
-            async with rig.source(BILLS, ORDERED) as source:
-                assert (source.info.traits.key_release, source.info.traits.max_retry_delay) == ("hold", 0)
-                assert source.info.limits.concurrent_receives == 1
-        async with rig.source("orders", ORDERED) as plain:
-            assert plain.info.traits.key_release == "none"
 
 
 async def test_a_receive_reads_all_sessions_and_each_is_in_order() -> None:
@@ -86,50 +55,6 @@ async def test_a_receive_reads_all_sessions_and_each_is_in_order() -> None:
     assert rig.server.counts().acked == 16
 
 
-async def test_more_sessions_than_there_is_room_for_all_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is empty makes room as long as others wait."""
-    async with rigged() as rig, rig.source(BILLS, ORDERED, "&sessions=2") as source:
-        await stored(rig, *[f"{key}{n}" for n in range(3) for key in "abcdef"])
-        found: list[Delivery] = []
-        with anyio.fail_after(12):
-            while len(found) < 18:
-                some = await source.receive(100, 2.0)
-                assert await source.ack(receipts(some)) == [DONE] * len(some)
-                found += some
-        for key in "abcdef":
-            assert of(rig, key, found) == [b"%s%d" % (key.encode(), n) for n in range(3)]
-
-
-async def test_a_session_that_never_is_empty_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others would wait for ever."""
-    monkeypatch.setattr(_sessions, "_TURN", 0.3)
-    async with rigged() as rig, rig.source(BILLS, ORDERED, "&sessions=1") as source:
-        await stored(rig, "a0")
-        seen: set[str | None] = set()
-        number = 0
-        with anyio.fail_after(8):
-            while "b" not in seen:
-                some = await source.receive(1, 1.0)
-                seen |= {each.key for each in some}
-                number += 1
-                await stored(rig, f"a{number}", *(["b0"] if number == 1 else []))
-                assert await source.ack(receipts(some)) == [DONE] * len(some)
-
-
-async def test_a_session_of_which_something_is_lost_makes_room_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody settles what is lost: the source would stand still until it ends."""
-    monkeypatch.setattr(_sessions, "_TURN", 0.2)
-    async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED, "&sessions=1") as source:
-        await stored(rig, "a0")
-        [held] = await received(source, 1)
-        assert await source.receive(1, 0.5) == []  # its turn is over, and it is held
-        await stored(rig, "b0")
-        with anyio.fail_after(6):
-            found = await received(source, 2)
-        assert {each.key for each in found} == {"a", "b"}
-        assert await source.ack([held.receipt]) == [LOST]
-
-
 @pytest.mark.parametrize("how", ["lock", "connection"])
 async def test_what_a_lost_session_brought_is_lost_and_the_others_go_on(how: str) -> None:
     """A session is settled on its own link only."""
@@ -141,7 +66,7 @@ async def test_what_a_lost_session_brought_is_lost_and_the_others_go_on(how: str
             link.session_id: link.session.connection
             for connection in rig.server._server.connections
             for link in connection.links()
-            if getattr(link, "session_id", "")
+            if isinstance(link, SessionReceiver) and link.session_id
         }
         if how == "connection":
             connections["a"].drop()
@@ -150,25 +75,15 @@ async def test_what_a_lost_session_brought_is_lost_and_the_others_go_on(how: str
             assert kinds(await source.extend([b[0].receipt], 30.0)) == [None]
             rig.skip(40.0)  # that of a has ended
         assert isinstance((await source.extend([b[0].receipt], 30.0))[0], Extended)
-        answers = await source.extend([a[0].receipt], 30.0) if how == "lock" else await settled(source, [a[0].receipt])
+        answers = await source.extend([a[0].receipt], 30.0) if how == "lock" else await acked(source, a[0])
         assert answers == [LOST]
-        assert await settled(source, receipts(a)) == [LOST, LOST]
+        assert await acked(source, *a) == [LOST, LOST]
         again = await received(source, 2)
         assert bodies(again) == [b"a0", b"a1"]
         assert {each.delivery_count for each in again} == {2 if how == "lock" else 1}
         assert await source.ack([*receipts(again), b[0].receipt]) == [DONE] * 3
 
     assert rig.server.counts().acked == 3
-
-
-async def settled(source: Any, held: list[Any]) -> list[Any]:
-    """Ack, as the core does: again if it failed."""
-    for _ in range(20):
-        try:
-            return list(await source.ack(held))
-        except AdapterError:
-            await anyio.sleep(0.05)
-    raise AssertionError("it is never known")
 
 
 async def test_one_renewal_is_for_all_that_a_session_brought() -> None:
@@ -183,20 +98,6 @@ async def test_one_renewal_is_for_all_that_a_session_brought() -> None:
         assert [before + 55 < each.until < before + 62 + 50 for each in answers] == [True] * 4
         rig.skip(50.0)
         assert await source.ack(receipts(held)) == [DONE] * 4
-
-
-async def test_a_session_is_kept_while_nothing_of_it_is_held() -> None:
-    """As long as no other waits for its place: its lock is renewed when half of it is over, and not more often."""
-    async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED) as source:
-        assert await source.receive(1, 1.7) == []
-        await stored(rig, "a0")
-        assert await source.ack(receipts(await received(source, 1))) == [DONE]
-        assert await source.receive(1, 1.6) == []
-        assert 2 <= len(rig.trouble.of("renew-session-lock")) <= 5
-        await stored(rig, "a1")
-        [again] = await received(source, 1, within=0.5)
-        assert (again.body, again.delivery_count) == (b"a1", 1)
-        assert await source.ack([again.receipt]) == [DONE]
 
 
 async def test_what_nobody_extends_comes_again() -> None:
@@ -235,7 +136,9 @@ async def test_stop_gives_back_what_nobody_has_seen_and_ends_what_waits() -> Non
                 tasks.start_soon(hand_over)
             assert time.monotonic() - started < 1.5
             assert await source.receive(100, 20.0) == []
-            await until(lambda: len(rig.server._server.connections) == 1 + len({each.key for each in handed} - {held[0].key}))
+            await until(
+                lambda: len(rig.server._server.connections) == 1 + len({each.key for each in handed} - {held[0].key})
+            )
             assert await source.ack(receipts(held + handed)) == [DONE] * (1 + len(handed))
             await until(lambda: not rig.server._server.connections)
             started = time.monotonic()
@@ -292,47 +195,6 @@ async def test_receives_that_leave_something_behind_leave_one_watch_behind() -> 
             found += await received(source, 1)
         assert len(asyncio.all_tasks()) - before < 10
         await source.ack(receipts(found))
-
-
-async def test_sessions_that_cannot_be_had_are_told_and_asked_for_again_slowly() -> None:
-    """Every receive says so, which the core takes for what it is; no hot loop."""
-
-    def busy(call: Call) -> None:
-        if call.operation == "attach":
-            raise error("com.microsoft:server-busy")
-
-    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
-        await stored(rig, "a0")
-        rig.trouble.rule = busy
-        for _ in range(3):
-            with pytest.raises(AdapterError):
-                await source.receive(1, 2.0)
-        assert len(rig.trouble.of("attach")) < 25
-        rig.trouble.rule = lambda call: None
-        with anyio.fail_after(5):
-            while True:
-                try:
-                    [found] = await received(source, 1)
-                    break
-                except AdapterError:
-                    pass
-        assert await source.ack([found.receipt]) == [DONE]
-
-
-async def test_a_queue_without_a_session_is_asked_slowly() -> None:
-    """The server says at once that there is none."""
-
-    def nobody(call: Call) -> None:
-        if call.operation == "attach":
-            raise AmqpError("com.microsoft:timeout", "no session")
-
-    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
-        rig.trouble.rule = nobody
-        assert await source.receive(1, 2.0) == []
-        assert len(rig.trouble.of("attach")) < 14
-        rig.trouble.rule = lambda call: None
-        await stored(rig, "a0")
-        assert bodies(await received(source, 1)) == [b"a0"]
 
 
 async def test_the_dead_letters_of_sessions_have_none() -> None:
