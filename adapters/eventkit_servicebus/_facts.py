@@ -22,7 +22,7 @@ from eventkit_servicebus._setup import unread
 from eventkit_servicebus._setup import warnings as of_setup
 from eventkit_servicebus._wire import unreachable
 
-_PER_RECEIVER: Final = 200
+_PER_RECEIVER: Final = 1_000
 """Events in hand for which one receiver is enough."""
 _MOST_RECEIVERS: Final = 8
 _BESIDE: Final = 8 * 1024

@@ -24,14 +24,12 @@ _LOCKED_UNTIL: Final = b"x-opt-locked-until"
 class Hold:
     """A message that is ours until `until`, on the loop's clock."""
 
-    __slots__ = ("_token", "copied", "link", "message", "round", "until")
+    __slots__ = ("_token", "copied", "link", "message", "until")
 
     def __init__(self, message: ServiceBusReceivedMessage, link: Link, until: float) -> None:
         self.message = message
         self.link = link
         self.until = until
-        self.round: object = None
-        """The last round of settling of its link that it was in: in one round it can be but once."""
         self.copied = False
         """Whether a copy is confirmed: what is left to do is to complete the original."""
         self._token = ""

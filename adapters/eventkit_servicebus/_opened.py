@@ -1,7 +1,4 @@
-"""One sender or receiver of the SDK, and what is needed of it beneath its public names: see record 0009.
-
-Where a name is gone in another version, what it was for is slower, or sent back and delivered again, and not lost.
-"""
+"""One sender or receiver of the SDK, and what is needed of it beneath its public names: see record 0009."""
 
 from __future__ import annotations
 
@@ -15,17 +12,15 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusConnectionError
 
+from eventkit_servicebus._pump import Pump
+
 SOCKET_TIMEOUT: Final = 0.02
-"""Seconds that a receiver waits for a frame before it lets others write: a settlement beside a waiting receive would
-take ten times as long with the SDK's own 0.2 s."""
-_FRAME: Final = 0.003
-"""The same where several messages were asked for."""
-_LONG: Final = 0.05
-"""The same where nobody else wants the connection but the SDK's keepalive, which takes it for as long every 5 s."""
+"""Seconds that the SDK waits for a frame while it opens and closes; with its own 0.2 s both take as much longer."""
 _NO_TIME: Final = 1e-6
-"""Seconds in which a receive grants no credit and reads nothing; no wait at all is taken for none given."""
-_COMPANY: Final = (0.005, 0.0003)
-"""Seconds that a receive of several waits for others after the first, and for each more that it asked for."""
+"""Seconds in which a receive grants no credit and waits for nothing; no wait at all is taken for none given."""
+_ON_ITS_WAY: Final = 0.25
+"""Seconds after which nothing is on its way any more that was sent before it was asked for no more."""
+_MOST_KEPT: Final = 1_000
 _CLOSE_WITHIN: Final = 5.0
 _BROKEN: Final = (AzureError, OSError, ValueError, RuntimeError, AttributeError)
 """What the SDK raises where a connection is gone, and parts are missing."""
@@ -46,6 +41,7 @@ class Opened(Generic[T]):
         self._inside: Any = made
         self._handler: Any = None
         self._transport: Any = None
+        self._pump: Pump | None = None
 
     async def open(self) -> None:
         """Raises what the SDK does; `close` closes what was opened by then."""
@@ -66,6 +62,9 @@ class Opened(Generic[T]):
         entered: AbstractAsyncContextManager[object] = self.made
         await entered.__aenter__()
         self._note_transport()
+        if isinstance(self.made, ServiceBusReceiver):
+            await self._end_keepalive()  # it reads now and then, for want of somebody who does
+            self._pump = Pump(self._handler._connection)
 
         async def stay_down(timeout: float | None = None) -> None:  # noqa: ARG001, ASYNC109 - as the SDK's
             if not self._inside._running:
@@ -73,26 +72,23 @@ class Opened(Generic[T]):
 
         self._inside._open = stay_down
 
+    @property
+    def choked(self) -> bool:
+        """Whether a message came that the SDK cannot decode."""
+        return self._pump is not None and self._pump.failed is not None
+
     def _note_transport(self) -> None:
         with suppress(AttributeError):  # it was not connected, or is closed
             self._transport = self._handler._connection._transport or self._transport
 
-    async def receive(self, limit: int, wait: float, *, alone: bool) -> list[ServiceBusReceivedMessage]:
-        """Up to `limit` messages: the first within `wait` seconds, others soon after it. Raises what the SDK does.
+    async def receive(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
+        """Up to `limit` messages, as soon as there are some, or after `wait` seconds. Raises what the SDK does.
 
-        Nothing is lost when it is cancelled, if nothing was `kept` before; `alone` if it will be when others want to
-        write.
+        Cancelled, it loses nothing, if nothing was `kept` before.
         """
-        # The SDK's own 0.2 s are for whatever is asked for.
-        self._inside._further_pull_receive_timeout = _COMPANY[0] + limit * _COMPANY[1]
-        self._wait_for_frames(_FRAME if limit > 1 else _LONG if alone else SOCKET_TIMEOUT)
-        try:
-            return await self._receive(limit, wait)
-        finally:
-            self._wait_for_frames(SOCKET_TIMEOUT)
-
-    def _wait_for_frames(self, seconds: float) -> None:
-        self._handler._socket_timeout = seconds
+        # The SDK would wait 0.2 s for others after the first; the pump has read all that there are.
+        self._inside._further_pull_receive_timeout = 0.0
+        return await self._receive(limit, wait)
 
     async def kept(self, limit: int) -> list[ServiceBusReceivedMessage]:
         """Up to `limit` messages that have come while nobody received."""
@@ -102,9 +98,8 @@ class Opened(Generic[T]):
         try:
             messages: list[ServiceBusReceivedMessage] = await self._inside.receive_messages(limit, max_wait_time=wait)
         finally:
-            with suppress(AttributeError):
-                # What comes from now on is kept for the next call; the SDK would send it back as soon as it is read.
-                self._inside._receive_context.set()
+            # What comes from now on is kept for the next call; the SDK would send it back as soon as it is read.
+            self._inside._receive_context.set()
         return messages
 
     async def no_more(self) -> None:
@@ -113,9 +108,12 @@ class Opened(Generic[T]):
             await self._inside._amqp_transport.reset_link_credit_async(self._inside._handler, 0)
 
     async def drain(self) -> None:
-        """The same, and wait until what is on its way to it has come, and goes back."""
+        """The same; what is on its way to it, and what is kept, goes back."""
         with suppress(*_BROKEN):
-            await self._inside._amqp_transport.drain_and_release_messages_async(self._inside._handler)
+            await self.no_more()
+            await asyncio.sleep(_ON_ITS_WAY)
+            for message in await self.kept(_MOST_KEPT):
+                await self.release(message)
 
     async def release(self, message: ServiceBusReceivedMessage) -> None:
         """Send a message back as if it had not been delivered: abandoned, it would have been, to the service."""
@@ -127,6 +125,8 @@ class Opened(Generic[T]):
         """Close it, whatever state it is in; what is on its way to a receiver goes back."""
         with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
             self._note_transport()
+            if self._pump is not None:
+                await self._pump.end()
             with suppress(*_BROKEN):
                 await self._end_keepalive()
                 await self.made.close()

@@ -17,8 +17,6 @@ SLICE: Final = 0.5
 """Seconds that one call of the SDK waits: a stop is seen then, at the latest."""
 UNUSED: Final = 2.0
 """Seconds after which a receiver that is not used gives back what it asked for in vain."""
-FASTER: Final = 8
-"""How many times more is asked for after a call that brought all that it asked for."""
 
 
 class Pool(Protocol):
@@ -49,7 +47,6 @@ class Slot:
         self._wire = wire
         self._link = link
         self.used_at = current_time()
-        self._asked = 1
         self._old: list[Link] = []
         # Whoever finds the receiver gone opens the next one, and everybody else must wait for that one.
         self._opening = anyio.Lock()
@@ -59,7 +56,7 @@ class Slot:
         if self._link.down or self._link.spent:
             async with self._opening:
                 if self._link.down or self._link.spent:
-                    made = Link(await self._wire.receiver(), self._wire.beside)
+                    made = Link(await self._wire.receiver())
                     self._old.append(self._link)
                     self._link = made
         return self._link
@@ -76,20 +73,10 @@ class Slot:
         return [self._link, *self._old]
 
     async def receive(self, limit: int, wait: float) -> list[Hold]:
-        """What one call brings. Raises AdapterError.
-
-        Asked for several, the SDK waits for more when fewer are there. So one is asked for, and as long as calls
-        bring all that they ask for, more and more.
-        """
+        """What one call brings. Raises AdapterError."""
         link = await self.link()
-        asked = min(self._asked, limit)
         with detached_errors(self._wire.place):
-            holds = await link.receive(asked, wait)
-        if len(holds) == asked:
-            self._asked = max(self._asked, asked * FASTER)
-        else:
-            self._asked = max(len(holds), 1)
-        return holds
+            return await link.receive(limit, wait)
 
     async def rest(self) -> None:
         """Let nothing come that nobody has asked for."""

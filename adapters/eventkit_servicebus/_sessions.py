@@ -20,8 +20,8 @@ from eventkit_servicebus._errors import LinkDown, SessionLost, detached_errors
 from eventkit_servicebus._hold import Hold, lease_of, new_lock
 from eventkit_servicebus._link import Link, Verb
 from eventkit_servicebus._opened import Opened
-from eventkit_servicebus._receivers import FASTER, SLICE
-from eventkit_servicebus._wire import ANSWER_WITHIN, Beside, NoSession, Wire
+from eventkit_servicebus._receivers import SLICE
+from eventkit_servicebus._wire import ANSWER_WITHIN, NoSession, Wire
 
 _QUIET: Final = 0.1
 """Seconds without a message after which a session makes room for another that has some."""
@@ -39,12 +39,9 @@ _AT_ONCE: Final = 1.5
 class SessionLink(Link):
     """The receiver of one session. What it brought is ours as long as the session is; then all of it is lost."""
 
-    def __init__(
-        self, opened: Opened[ServiceBusReceiver], beside: Beside, settled: Callable[[], None] = lambda: None
-    ) -> None:
-        super().__init__(opened, beside)
+    def __init__(self, opened: Opened[ServiceBusReceiver], settled: Callable[[], None] = lambda: None) -> None:
+        super().__init__(opened)
         self._tell_settled = settled
-        self._asked = 1
         self._until = self._end = 0.0
         self._renew_at = 0.0
         self.since = self.heard = current_time()
@@ -85,9 +82,7 @@ class SessionLink(Link):
         """See `Link.receive`. Keeps the session, as long as nobody holds anything of it who would."""
         if current_time() >= self._renew_at and not self._held:
             await self._renew_session()
-        asked = min(self._asked, limit)
-        holds = await super().receive(asked, wait)
-        self._asked = asked * FASTER if len(holds) == asked else max(len(holds), 1)
+        holds = await super().receive(limit, wait)
         if holds:
             self.heard = current_time()
         return holds
@@ -109,8 +104,7 @@ class SessionLink(Link):
         held = [hold for hold in holds if hold in self._held and not self.down]
         if held:
             try:
-                async with self._turn():
-                    await self._renew_session()
+                await self._renew_session()
             except (AzureError, OSError, TimeoutError, LinkDown) as exc:
                 return [exc] * len(holds)
             for hold in held:
@@ -194,11 +188,12 @@ class Sessions:
 
     async def _read(self, link: SessionLink) -> None:
         """Read a session until it brings something, as long as somebody waits for that."""
+        share = max(self._limit // len(self.links), 1)
         holds: list[Hold] = []
         while not holds and self._receives and not self._stopped and not link.down and not self._is_over(link):
             try:
                 with detached_errors(self._wire.place):
-                    holds = await link.receive(self._limit, _QUIET if self._others_wait else SLICE)
+                    holds = await link.receive(share, _QUIET if self._others_wait else SLICE)
             except SessionLost:
                 break  # whoever settles or extends what it brought is told
             except AdapterError as exc:
@@ -273,7 +268,7 @@ class Sessions:
     async def _accept_one(self, scope: anyio.CancelScope) -> None:
         try:
             with scope:
-                link = SessionLink(await self._wire.session(), self._wire.beside, self._leave_idle)
+                link = SessionLink(await self._wire.session(), self._leave_idle)
                 self.links.append(link)
                 self._free.append(link)
                 self._at_once = min(2 * self._at_once, _SIDE_BY_SIDE[1])

@@ -64,7 +64,7 @@ class Start:
 
     async def _open_receiver(self) -> None:
         try:
-            self._links.append(Link(await self._way.receiver(), self._way.beside))
+            self._links.append(Link(await self._way.receiver()))
         except AdapterError as exc:
             self._errors.append(exc)
 

@@ -34,6 +34,18 @@ async def test_no_message_is_held_up_by_a_receiver_that_nobody_reads() -> None:
             assert held.delivery_count == 1
 
 
+async def test_what_was_asked_for_in_vain_is_not_waited_for() -> None:
+    """After a call that brought fewer than it asked for; the source is busy with those, and others are free."""
+    async with rigged() as rig, rig.source() as busy, rig.source() as free:
+        await foreign(rig, *[written(b"%d" % n) for n in range(6)])
+        held: list[Delivery] = []
+        while len(held) < 6:
+            held += await busy.receive(100, 1.0)
+        await foreign(rig, *[written(b"%d" % n) for n in range(3)])
+        assert len(await received(free, 3, within=1.0)) == 3
+        assert await busy.ack(receipts(held)) == [DONE] * 6
+
+
 async def test_a_source_that_is_stopped_holds_up_nothing() -> None:
     """Nor one that has not received for a while: what comes is another's."""
     async with rigged() as rig, rig.source() as stopped, rig.source() as other:

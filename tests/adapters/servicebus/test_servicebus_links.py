@@ -14,7 +14,19 @@ from eventkit_servicebus._wire import wire
 
 from eventkit.errors import AdapterError, ConnectionLost, Throttled
 from eventkit.spi import DONE, Demand, Settled, SettledKind
-from tests.adapters.servicebus.adapter_support import bodies, error, kinds, publish, receipts, received, rigged
+from tests.adapters.servicebus.adapter_support import (
+    bodies,
+    error,
+    foreign,
+    kinds,
+    one,
+    publish,
+    receipts,
+    received,
+    rigged,
+    until,
+    written,
+)
 
 
 async def settled(source: object, held: list[object], within: float = 5.0) -> list[Settled]:
@@ -136,12 +148,29 @@ async def test_a_receiver_is_replaced_before_its_management_link_runs_dry(monkey
     assert "update-disposition" not in {call.operation for call in rig.trouble.calls}
 
 
+async def test_links_that_are_of_no_use_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was detached, whatever it brought; one that runs dry, when nothing that it brought can be settled."""
+    async with rigged(lock=1.0) as rig, rig.source() as source:
+        await foreign(rig, written(b"a"))
+        assert len(await received(source, 1)) == 1
+        rig.server.detach_links("com.microsoft:server-busy", entity="orders")
+        again = await one(source)
+        await until(lambda: len(rig.server._server.connections) == 2)  # a receiver, and a sender for copies
+        monkeypatch.setattr(_link, "MOST_MANAGED", 1)
+        assert kinds(await source.extend([again.receipt], 1.0)) == [None]
+        await source.receive(1, 0.2)
+        assert len(rig.server._server.connections) == 3
+        await anyio.sleep(1.0)
+        await source.receive(1, 0.2)
+        await until(lambda: len(rig.server._server.connections) == 2)
+
+
 async def test_the_value_error_of_a_closed_handler_is_no_mistake_of_ours() -> None:
     """The SDK raises the builtin one, which also means that an argument is wrong."""
     async with rigged() as rig, wire(Place.from_address(rig.address("orders"), "source")) as way:
         opened = await way.receiver()
         await opened.close()
-        link = Link(opened, way.beside)
+        link = Link(opened)
         with pytest.raises(LinkDown) as caught:
             await link.receive(1, 1.0)
 
@@ -151,7 +180,7 @@ async def test_the_value_error_of_a_closed_handler_is_no_mistake_of_ours() -> No
 
 async def test_receives_side_by_side_have_a_receiver_each() -> None:
     """Of two on one, the second would get nothing."""
-    async with rigged() as rig, rig.both(demand=Demand(events=400)) as (source, sink):
+    async with rigged() as rig, rig.both(demand=Demand(events=2_000)) as (source, sink):
         found: list[bytes] = []
 
         async def receive() -> None:

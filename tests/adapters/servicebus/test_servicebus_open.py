@@ -117,7 +117,7 @@ async def test_dead_letters_are_a_source_that_cannot_dead_letter() -> None:
 
 async def test_receivers_are_opened_for_what_is_held_at_once() -> None:
     """Side by side: each takes half a second."""
-    async with rigged() as rig, rig.source(demand=Demand(events=600)) as source:
+    async with rigged() as rig, rig.source(demand=Demand(events=3_000)) as source:
         assert source.info.limits.concurrent_receives == 3
         assert rig.trouble.of("attach").count("receiver") == 3
 
@@ -152,7 +152,7 @@ async def test_the_environment_leads_to_an_emulator(monkeypatch: pytest.MonkeyPa
 async def test_what_is_opened_is_closed() -> None:
     """Every connection costs the namespace one of its 5,000."""
     async with rigged() as rig:
-        async with rig.source(demand=Demand(events=400)), rig.sink():
+        async with rig.source(demand=Demand(events=2_000)), rig.sink():
             assert len(rig.server._server.connections) == 4
         assert not rig.server._server.connections
 

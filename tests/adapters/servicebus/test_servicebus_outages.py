@@ -97,7 +97,7 @@ async def test_links_that_are_detached_while_nobody_receives_are_opened_again() 
 
 
 async def test_what_is_wrong_for_good_is_told_when_a_link_is_opened_again() -> None:
-    """A queue that was deleted, a right that was taken away: these end the worker; a queue that is disabled does not."""
+    """A queue that was deleted, a right that was taken away: these end the worker. A disabled queue does not."""
     kinds: dict[str, type[AdapterError]] = {
         "amqp:not-found": SourceNotFound,
         "amqp:unauthorized-access": AccessDenied,
@@ -112,13 +112,13 @@ async def test_what_is_wrong_for_good_is_told_when_a_link_is_opened_again() -> N
             with pytest.raises(kind):
                 await source.receive(1, 1.0)
             rig.trouble.errors = {}
-            assert await source.receive(1, 0.8) == []
+            assert await source.receive(1, 0.6) == []
 
 
 async def test_a_sender_that_is_detached_does_not_stop_retries() -> None:
     """A delayed one is a copy, sent by a link of its own."""
     async with rigged() as rig, rig.source() as source, rig.sink() as sink:
-        for reason in ("com.microsoft:server-busy", "amqp:link:detach-forced", "com.microsoft:container-close"):
+        for reason in ("com.microsoft:server-busy", "amqp:link:detach-forced"):
             await foreign(rig, written(b"a"))
             held = await one(source)
             rig.server.detach_links(reason, entity="orders")
@@ -164,6 +164,7 @@ async def test_a_server_that_starts_again_is_found_again(name: str) -> None:
         async with adapter.open_source(address, ORDERED if name == BILLS else DEMAND) as source:
             await foreign(server, written(b"a", session="s"), queue=name)
             held = await one(source)
+            await anyio.sleep(0.3)  # links that are being opened as it ends may be accepted by nobody
             await first.aclose()
             for _ in range(3):
                 with pytest.raises(ConnectionLost):  # refused, and told at once
