@@ -42,6 +42,7 @@ class Link:
         """When nothing was kept for the next receive: what comes from one was locked after that."""
         self.loose = False
         """Whether something may come that nobody has asked for: what the last receive asked for in vain."""
+        self._credit = False
         self._managed = 0
         self._calls = 0
         self._held: set[Hold] = set()
@@ -69,7 +70,8 @@ class Link:
         """Up to `limit` messages after at most `wait` seconds. Raises what the SDK does, or LinkDown."""
         messages = await self._received(limit, wait)
         now = current_time()
-        if messages and self.loose:
+        if messages and self._credit:
+            self._credit = False
             await self._opened.no_more()
         holds = self._taken(messages, now, now - self._empty_at)
         if len(messages) < limit:
@@ -84,9 +86,9 @@ class Link:
             messages = await self._opened.kept(limit)
             if not messages:
                 self._empty_at = current_time()
-                with anyio.CancelScope() as self._call:
-                    messages = await self._opened.receive(limit, wait)
-                self.loose = len(messages) < limit  # and nothing is kept, then
+                with anyio.CancelScope(deadline=self._empty_at + wait) as self._call:
+                    messages = await self._opened.receive(limit)
+                self.loose = self._credit = len(messages) < limit  # and nothing is kept, then
                 if self._call.cancelled_caught:
                     messages = await self._opened.kept(limit)
         except ValueError as exc:

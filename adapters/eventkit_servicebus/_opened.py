@@ -18,6 +18,7 @@ SOCKET_TIMEOUT: Final = 0.02
 """Seconds that the SDK waits for a frame while it opens and closes; with its own 0.2 s both take as much longer."""
 _NO_TIME: Final = 1e-6
 """Seconds in which a receive grants no credit and waits for nothing; no wait at all is taken for none given."""
+_LONG: Final = 60.0
 _ON_ITS_WAY: Final = 0.25
 """Seconds after which nothing is on its way any more that was sent before it was asked for no more."""
 _MOST_KEPT: Final = 1_000
@@ -81,14 +82,14 @@ class Opened(Generic[T]):
         with suppress(AttributeError):  # it was not connected, or is closed
             self._transport = self._handler._connection._transport or self._transport
 
-    async def receive(self, limit: int, wait: float) -> list[ServiceBusReceivedMessage]:
-        """Up to `limit` messages, as soon as there are some, or after `wait` seconds. Raises what the SDK does.
+    async def receive(self, limit: int) -> list[ServiceBusReceivedMessage]:
+        """Up to `limit` messages, as soon as there are some. Raises what the SDK does.
 
-        Cancelled, it loses nothing, if nothing was `kept` before.
+        To be cancelled when it has waited for long enough, which loses nothing if nothing was `kept` before.
         """
         # The SDK would wait 0.2 s for others after the first; the pump has read all that there are.
         self._inside._further_pull_receive_timeout = 0.0
-        return await self._receive(limit, wait)
+        return await self._receive(limit, _LONG)
 
     async def kept(self, limit: int) -> list[ServiceBusReceivedMessage]:
         """Up to `limit` messages that have come while nobody received."""

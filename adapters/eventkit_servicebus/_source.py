@@ -95,7 +95,9 @@ class ServicebusSource:
         if self._outbox is not None and copies:
             sent = await self._outbox.send([copy for _, copy in copies])
             for (position, _), answer in zip(copies, sent, strict=True):
-                results[position] = answer
+                # For good: nothing was sent, and nothing will be.
+                wrong = isinstance(answer, PermanentAdapterError)
+                results[position] = Settled.refused(str(answer)) if wrong else answer
                 items[position][0].copied = answer is DONE
         stored = [position for position, answer in enumerate(results) if answer is DONE]
         completed = await self._settled([items[position][0] for position in stored], _complete)

@@ -28,7 +28,7 @@ from eventkit_servicebus._secret import VARIABLE, Secret, local
 
 ANSWER_WITHIN: Final = 10.0
 """Seconds that Service Bus has for an answer, or to open a link; it takes milliseconds."""
-SESSION_WITHIN: Final = 60.0
+SESSION_WITHIN: Final = 20.0
 """Seconds to wait for a session that has messages before it is asked again."""
 _TOKEN_WITHIN: Final = 30.0
 _SCOPE: Final = "https://servicebus.azure.net/.default"

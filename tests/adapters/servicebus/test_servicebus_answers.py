@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 from eventkit_servicebus import _wire
 from eventkit_servicebus._local import (
@@ -9,6 +10,7 @@ from eventkit_servicebus._local import (
     Call,
     ConnectionClosed,
     ConnectionDropped,
+    Faults,
     LinkDetached,
 )
 
@@ -16,7 +18,7 @@ from eventkit.errors import (
     ConnectionLost,
     TransientAdapterError,
 )
-from eventkit.spi import DONE, LOST, Outgoing, SettledKind
+from eventkit.spi import DONE, LOST, Outgoing, Settled, SettledKind
 from tests.adapters.servicebus.adapter_support import (
     acked,
     bodies,
@@ -81,6 +83,47 @@ async def test_some_of_a_call_fail_and_the_others_are_told_as_done() -> None:
         refused[7] = error("amqp:not-allowed")
         assert kinds(await source.ack([held[1].receipt])) == [SettledKind.REFUSED]
         assert await source.ack([held[1].receipt]) == [DONE]
+
+
+async def test_a_receipt_that_is_settled_twice_at_a_time_is_lost_the_second_time() -> None:
+    """In one call or in two: one copy is sent, one answer is waited for."""
+    async with rigged() as rig, rig.source() as source:
+        await foreign(rig, written(b"a"), written(b"b"), written(b"c"))
+        a, b, c = receipts(await received(source, 3))
+        assert await source.nack([(a, 5.0), (a, 5.0)]) == [DONE, LOST]
+        assert rig.trouble.of("send")[3:] == [1]
+        assert await source.ack([b, b, c]) == [DONE, LOST, DONE]
+        rig.skip(6.0)
+        [again] = await received(source, 1)
+        answers: list[Settled] = []
+
+        async def ack() -> None:
+            answers.extend(await source.ack([again.receipt]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ack)
+            tasks.start_soon(ack)
+        assert sorted(each.kind.value for each in answers) == ["done", "lost"]
+
+
+async def test_publishes_side_by_side_are_sent_one_after_another() -> None:
+    """When a connection goes down, the SDK tells all that were on it as failed, sent or not."""
+    sending = [0, 0]
+
+    class Slow(Faults):
+        async def before(self, call: Call) -> None:
+            if call.operation == "send":
+                sending[0] += 1
+                sending[1] = max(sending)
+                await anyio.sleep(0.02)
+                sending[0] -= 1
+
+    async with rigged() as rig, rig.sink() as sink:
+        rig.server.faults = Slow()
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(publish, sink, b"%d" % number)
+        assert sending[1] == 1
 
 
 async def test_a_nack_that_cannot_be_delayed_for_good_says_what_was_done_of_the_others() -> None:

@@ -76,6 +76,17 @@ async def test_a_clock_that_jumps_while_something_is_held_costs_no_event() -> No
             assert await source.ack([each.receipt]) == [DONE]
 
 
+async def test_a_clock_that_is_wrong_is_found_out_after_a_long_silence() -> None:
+    """What comes then was locked then, and not when somebody last received."""
+    async with rigged(max_deliveries=2) as rig, rig.source() as source:
+        assert await source.receive(1, 0.2) == []
+        source._pool._slots[0]._link._empty_at -= 600.0
+        rig.clock.skew = -300.0
+        await foreign(rig, written(b"a"))
+        [held] = await received(source, 1, within=2.0)
+        assert await source.ack([held.receipt]) == [DONE]
+
+
 async def test_a_delay_is_by_the_clock_of_the_worker() -> None:
     """The service has no other way: a wrong clock makes it longer or shorter by as much, and loses nothing."""
     async with rigged() as rig, rig.source() as source:

@@ -50,7 +50,11 @@ async def test_what_was_received_before_the_connection_was_lost_is_settled_after
         await publish(sink, *[b"%d" % n for n in range(20)])
         held = await received(source, 20)
         getattr(rig.server, how)()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(settled, source, receipts(held[:10]))
+            tasks.start_soon(settled, source, receipts(held[5:15]))
         answers = await settled(source, receipts(held))
+        assert rig.trouble.of("attach").count("receiver") == 2  # one for all in the place of the one that is down
 
     assert {answer.kind for answer in answers} <= {SettledKind.DONE, SettledKind.LOST}
     assert rig.server.counts().acked == 20
@@ -163,6 +167,16 @@ async def test_links_that_are_of_no_use_are_closed(monkeypatch: pytest.MonkeyPat
         await anyio.sleep(1.0)
         await source.receive(1, 0.2)
         await until(lambda: len(rig.server._server.connections) == 2)
+
+
+async def test_a_source_that_has_nothing_to_do_stays_connected() -> None:
+    """The server hangs up on who says nothing for so long as it has told."""
+    async with rigged(idle=2.0) as rig, rig.source() as source:
+        await foreign(rig, written(b"a"))
+        [held] = await received(source, 1)
+        await anyio.sleep(3.0)
+        assert await source.ack([held.receipt]) == [DONE]
+        assert rig.trouble.of("attach").count("receiver") == 1
 
 
 async def test_the_value_error_of_a_closed_handler_is_no_mistake_of_ours() -> None:

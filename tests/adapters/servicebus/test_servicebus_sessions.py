@@ -211,6 +211,7 @@ async def test_what_came_for_a_receive_that_had_enough_is_given_back_in_time() -
         since = current_time()
         await until(lambda: rig.server.counts().nacked == 2)
         assert current_time() - since < 1.5
+        await until(lambda: not source._pool._watching)  # or it would never watch again
         assert await source.ack([first.receipt]) == [DONE]
         again = await received(source, 2)
         assert {each.delivery_count for each in again} == {1}  # nobody has seen it

@@ -49,14 +49,15 @@ async def test_a_session_queue_is_opened_for_order_only() -> None:
             assert plain.info.traits.key_release == "none"
 
 
-async def test_more_sessions_than_there_is_room_for_all_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_sessions_than_there_is_room_for_all_get_through() -> None:
     """One that is empty makes room as long as others wait."""
     async with rigged() as rig, rig.source(BILLS, ORDERED, "&sessions=2") as source:
         await stored(rig, *[f"{key}{n}" for n in range(3) for key in "abcdef"])
         found: list[Delivery] = []
-        with anyio.fail_after(12):
+        with anyio.fail_after(6):
             while len(found) < 18:
                 some = await source.receive(100, 2.0)
+                assert len(source._pool.links) + len(source._pool._accepting) <= 2
                 assert await source.ack(receipts(some)) == [DONE] * len(some)
                 found += some
         for key in "abcdef":
@@ -96,7 +97,7 @@ async def test_a_session_of_which_something_is_lost_makes_room_all_the_same(monk
 async def test_a_session_is_kept_while_nothing_of_it_is_held() -> None:
     """As long as no other waits for its place: its lock is renewed when half of it is over, and not more often."""
     async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED) as source:
-        assert await source.receive(1, 1.7) == []
+        assert await source.receive(1, 2.0) == []
         await stored(rig, "a0")
         assert await source.ack(receipts(await received(source, 1))) == [DONE]
         assert await source.receive(1, 1.6) == []
@@ -135,7 +136,7 @@ async def test_a_queue_without_a_session_is_asked_slowly() -> None:
     async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
         rig.trouble.rule = nobody
         assert await source.receive(1, 2.0) == []
-        assert len(rig.trouble.of("attach")) < 14
+        assert len(rig.trouble.of("attach")) <= 4 + 4  # side by side at first, then one after another
         rig.trouble.rule = lambda call: None
         await stored(rig, "a0")
         assert bodies(await received(source, 1)) == [b"a0"]
