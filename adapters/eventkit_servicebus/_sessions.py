@@ -25,6 +25,8 @@ from eventkit_servicebus._wire import ANSWER_WITHIN, NoSession, Wire
 
 _QUIET: Final = 0.1
 """Seconds without a message after which a session makes room for another that has some."""
+_QUIET_AT_FIRST: Final = 2.0
+"""The same for one that has brought nothing yet: it was given because it has messages."""
 _QUIET_ALONE: Final = 5.0
 """The same when there is no room, and nothing says that others wait for it."""
 _QUIET_WITH_ROOM: Final = 30.0
@@ -224,7 +226,13 @@ class Sessions:
         full = len(self.links) >= self._number
         if full and now - link.since > _TURN:
             return True
-        return now - link.heard >= (_QUIET if self._others_wait else _QUIET_ALONE if full else _QUIET_WITH_ROOM)
+        return now - link.heard >= self._patience(link, full=full)
+
+    def _patience(self, link: SessionLink, *, full: bool) -> float:
+        """Seconds without a message after which it is empty."""
+        if self._others_wait:
+            return _QUIET if link.heard > link.since else _QUIET_AT_FIRST
+        return _QUIET_ALONE if full else _QUIET_WITH_ROOM
 
     def _leave_idle(self) -> None:
         for link in [link for link in self._ending if link.idle]:

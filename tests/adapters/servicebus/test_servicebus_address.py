@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 from eventkit_servicebus._config import Kind, Place
+from eventkit_servicebus._facts import receivers_for, traits
+from eventkit_servicebus._managed import Facts
 from eventkit_servicebus._secret import Secret
 
 from eventkit.errors import ConfigurationError
-from eventkit.spi import Address
+from eventkit.spi import Address, Demand
 
 KEY = "c2VjcmV0LWtleQ=="
 GOOD = f"Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=worker;SharedAccessKey={KEY}"
@@ -66,6 +68,9 @@ def test_other_clouds_have_other_domains() -> None:
         ("servicebus://shop/orders?prefetch=1001", "source", "from 0 to 1,000"),
         ("servicebus://shop/orders?prefetch=1", "sink", "unknown parameter 'prefetch'"),
         ("servicebus://shop/orders?sessions=maybe", "sink", "write on, off, or from 1 to 100"),
+        ("servicebus://shop/orders?sessions=0", "source", "from 1 to 100"),
+        ("servicebus://shop/orders?sessions=101", "source", "from 1 to 100"),
+        ("servicebus://shop/orders?sessions=100", "source", None),
         ("servicebus://shop/orders?endpoint=https://127.0.0.1", "source", "endpoint is no place"),
     ],
 )
@@ -77,6 +82,33 @@ def test_a_mistake_is_told_with_what_to_write(text: str, kind: Kind, told: str |
     with pytest.raises(ConfigurationError) as caught:
         place(text, kind)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "number"), [("off", None), ("on", 8), ("1", 1), ("40", 40)])
+def test_a_source_has_so_many_sessions_at_a_time(text: str, number: int | None) -> None:
+    """Each is a connection; nothing was said where they are off."""
+    assert place(f"servicebus://shop/orders?sessions={text}").sessions == number
+
+
+@pytest.mark.parametrize(("events", "receivers"), [(1, 1), (1_000, 1), (1_001, 2), (8_000, 8), (100_000, 8)])
+def test_a_receiver_is_opened_for_every_thousand_events(events: int, receivers: int) -> None:
+    """Up to some: each is a connection."""
+    assert receivers_for(Demand(events=events)) == receivers
+
+
+def test_what_a_queue_says_of_itself_is_told() -> None:
+    """None is what is not known."""
+    facts = Facts(lock=60.0, receive_limit=7, ttl=100.0)
+
+    told, untold = traits(facts, delays=True, sessions=True), traits(None, delays=False, sessions=False)
+    assert (told.retention, told.native_receive_limit, told.max_retry_delay, told.key_release) == (
+        100.0,
+        7,
+        None,
+        "hold",
+    )
+    assert (untold.retention, untold.native_receive_limit, untold.max_retry_delay) == (None, None, 0.0)
+    assert untold.key_release == "none"
 
 
 def test_a_connection_string_is_read_whatever_its_letters() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from anyio import current_time
 from eventkit_servicebus import _wire
 from eventkit_servicebus._local import (
     AnswerLost,
@@ -20,6 +21,7 @@ from eventkit.errors import (
 )
 from eventkit.spi import DONE, LOST, Outgoing, Settled, SettledKind
 from tests.adapters.servicebus.adapter_support import (
+    BILLS,
     acked,
     bodies,
     error,
@@ -51,7 +53,7 @@ async def test_what_is_throttled_is_done_later() -> None:
         rig.trouble.errors = {}
         assert kinds(await source.extend(receipts(held), 30.0)) == [None] * 3
         assert await source.ack(receipts(held)) == [DONE] * 3
-        assert rig.trouble.of("attach").count("receiver") == 1
+        assert sorted(rig.trouble.of("attach")) == ["receiver", *["sender"] * 3]  # none was opened again
 
     assert rig.server.counts().acked == 3
 
@@ -104,6 +106,36 @@ async def test_a_receipt_that_is_settled_twice_at_a_time_is_lost_the_second_time
             tasks.start_soon(ack)
             tasks.start_soon(ack)
         assert sorted(each.kind.value for each in answers) == ["done", "lost"]
+
+
+async def test_what_is_published_in_one_call_is_sent_by_session_and_in_order() -> None:
+    """A batch is of one session; after one that failed, nothing more of its session is sent, and the others are."""
+    large = [Outgoing(body=bytes([n]) * 200_000, key=key) for n, key in enumerate("aabab")]
+    number = [0]
+
+    def second(call: Call) -> None:
+        if call.operation == "send":
+            number[0] += 1
+            if number[0] == 2:
+                raise error("com.microsoft:server-busy")
+
+    async with rigged() as rig, rig.sink(BILLS, "&sessions=on") as sink:
+        assert await sink.publish([Outgoing(body=b"x", key=key) for key in "aba"]) == [DONE] * 3
+        assert rig.trouble.of("send") == [2, 1]
+        rig.trouble.rule = second
+        answers = kinds(await sink.publish(large))
+        done, retry = SettledKind.DONE, SettledKind.RETRY
+        assert answers == [done, retry, done, retry, done]
+
+
+async def test_a_delayed_retry_of_what_is_lost_by_our_own_clock_is_not_sent() -> None:
+    """Somebody else has the event, or will: a copy would be one too many."""
+    async with rigged() as rig, rig.source() as source:
+        await foreign(rig, written(b"a"))
+        held = await received(source, 1)
+        held[0].receipt.until = current_time() - 0.1
+        assert await source.nack([(held[0].receipt, 5.0)]) == [LOST]
+        assert rig.trouble.of("send") == [1]  # which was the first one
 
 
 async def test_publishes_side_by_side_are_sent_one_after_another() -> None:

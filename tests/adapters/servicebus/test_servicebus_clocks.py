@@ -80,7 +80,9 @@ async def test_a_clock_that_is_wrong_is_found_out_after_a_long_silence() -> None
     """What comes then was locked then, and not when somebody last received."""
     async with rigged(max_deliveries=2) as rig, rig.source() as source:
         assert await source.receive(1, 0.2) == []
-        source._pool._slots[0]._link._empty_at -= 600.0
+        [slot] = source._pool._slots
+        await slot.rest()
+        slot._link._empty_at -= 600.0
         rig.clock.skew = -300.0
         await foreign(rig, written(b"a"))
         [held] = await received(source, 1, within=2.0)

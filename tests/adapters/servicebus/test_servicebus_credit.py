@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 from anyio import current_time
+from eventkit_servicebus import _receivers
 
 from eventkit.spi import DONE, Delivery, Demand
 from tests.adapters.servicebus.adapter_support import (
@@ -13,16 +14,18 @@ from tests.adapters.servicebus.adapter_support import (
     receipts,
     received,
     rigged,
+    until,
     written,
 )
 
 
 async def test_no_message_is_held_up_by_a_receiver_that_nobody_reads() -> None:
     """A source has several, and may be idle; another one gets what comes then, and so does a receive of its own."""
-    async with rigged() as rig, rig.source(demand=Demand(events=600)) as source:
+    async with rigged() as rig, rig.source(demand=Demand(events=3_000)) as source:
+        assert source.info.limits.concurrent_receives == 3
         for limit in (1, 100):
             async with anyio.create_task_group() as tasks:
-                for _ in range(source.info.limits.concurrent_receives):
+                for _ in range(3):
                     tasks.start_soon(source.receive, limit, 0.2)
         await anyio.sleep(0.2)  # credit is taken back beside
         for number in range(6):
@@ -44,6 +47,19 @@ async def test_what_was_asked_for_in_vain_is_not_waited_for() -> None:
         await foreign(rig, *[written(b"%d" % n) for n in range(3)])
         assert len(await received(free, 3, within=1.0)) == 3
         assert await busy.ack(receipts(held)) == [DONE] * 6
+
+
+async def test_what_came_when_nobody_receives_is_given_back_or_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the next receive; for want of one, to others, and not as a delivery that failed."""
+    monkeypatch.setattr(_receivers, "UNUSED", 0.4)
+    async with rigged() as rig, rig.source() as idle, rig.source() as other:
+        for receives in (True, False):
+            assert await idle.receive(1, 0.1) == []
+            await foreign(rig, written(b"a"))  # it is the one that has asked for something
+            await until(lambda: rig.server.counts().delivered > rig.server.counts().acked)
+            [held] = await received(idle if receives else other, 1, within=2.0)
+            assert held.delivery_count == 1
+            assert await (idle if receives else other).ack([held.receipt]) == [DONE]
 
 
 async def test_a_source_that_is_stopped_holds_up_nothing() -> None:

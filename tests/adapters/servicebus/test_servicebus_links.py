@@ -15,6 +15,7 @@ from eventkit_servicebus._wire import wire
 from eventkit.errors import AdapterError, ConnectionLost, Throttled
 from eventkit.spi import DONE, Demand, Settled, SettledKind
 from tests.adapters.servicebus.adapter_support import (
+    acked,
     bodies,
     error,
     foreign,
@@ -150,6 +151,18 @@ async def test_a_receiver_is_replaced_before_its_management_link_runs_dry(monkey
                 await anyio.sleep(0.05)
 
     assert "update-disposition" not in {call.operation for call in rig.trouble.calls}
+
+
+async def test_what_is_settled_by_token_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes by the management link of the receiver in the place of the one that is gone."""
+    monkeypatch.setattr(_link, "MOST_MANAGED", 2)
+    async with rigged() as rig, rig.source() as source:
+        await foreign(rig, *[written(b"%d" % n) for n in range(4)])
+        held = await received(source, 4)
+        rig.server.drop_connections()
+        for each in held:
+            assert await acked(source, each) == [DONE]
+        assert rig.trouble.of("attach").count("receiver") == 3
 
 
 async def test_links_that_are_of_no_use_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,9 +94,9 @@ async def test_one_renewal_is_for_all_that_a_session_brought() -> None:
         held = await received(source, 4)
         rig.skip(50.0)
         before = current_time()
-        answers = await source.extend(receipts(held), 30.0)
+        answers = await source.extend(receipts(held), 30.0)  # of a server that is 50 s ahead, and a second is kept back
         assert rig.trouble.of("renew-session-lock") == [None] * 2
-        assert [before + 55 < each.until < before + 62 + 50 for each in answers] == [True] * 4
+        assert [before + 108 < each.until < before + 109.5 for each in answers] == [True] * 4
         rig.skip(50.0)
         assert await source.ack(receipts(held)) == [DONE] * 4
 
@@ -136,6 +136,7 @@ async def test_a_session_of_which_something_is_held_goes_on() -> None:
 async def test_what_nobody_extends_comes_again() -> None:
     """A session whose other messages are extended would keep it for ever."""
     async with rigged(lock=1.0) as rig, rig.source(BILLS, ORDERED) as source:
+        assert await source.receive(1, 2.0) == []  # so that the session is not left just because it is empty
         await stored(rig, "a0", "a1")
         held = await received(source, 2)
         assert bodies(held) == [b"a0", b"a1"]
@@ -148,6 +149,27 @@ async def test_what_nobody_extends_comes_again() -> None:
                     await source.ack([held[1].receipt])
         assert bodies(again)[:1] == [b"a0"]
         assert await source.ack([held[0].receipt]) == [LOST]
+
+
+async def test_a_session_that_is_lost_while_a_receive_waits_is_no_error() -> None:
+    """Whoever settles what it brought is told; what waits for others, or for itself again, goes on."""
+    async with rigged() as rig, rig.source(BILLS, ORDERED) as source:
+        await stored(rig, "a0")
+        [held] = await received(source, 1)
+        again: list[Delivery] = []
+
+        async def receive() -> None:
+            while not again:
+                again.extend(await source.receive(1, 1.0))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.sleep(0.2)
+            rig.skip(61.0)
+        assert (again[0].body, again[0].delivery_count) == (b"a0", 2)
+        assert await source.extend([held.receipt], 30.0) == [LOST]
+        assert await source.ack([held.receipt, again[0].receipt]) == [LOST, DONE]
+        assert await source.extend([again[0].receipt], 30.0) == [LOST]
 
 
 async def test_stop_gives_back_what_nobody_has_seen_and_ends_what_waits() -> None:
