@@ -78,6 +78,9 @@ class Door(asyncio.Protocol):
         """A client is there."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._server.stopped:  # it was accepted in the same moment
+            transport.abort()
+            return
         self._server.doors.add(self)
         self._timer = self._loop.call_later(PATIENCE, self.drop)
 

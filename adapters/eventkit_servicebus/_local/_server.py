@@ -38,6 +38,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.doors: set[Door] = set()
         self.since = namespace.wall()
+        self.stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._tag = os.urandom(8)
 
@@ -57,6 +58,7 @@ class Server:
 
     async def stop(self) -> None:
         """Hang up, and end what faults hold up."""
+        self.stopped = True
         self.namespace.end()
         tasks = list(self._tasks)
         for task in tasks:
