@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -35,9 +35,6 @@ _SCOPE: Final = "https://servicebus.azure.net/.default"
 _ONCE: Final[dict[str, Any]] = {"retry_total": 0, "try_timeout": ANSWER_WITHIN, "user_agent": "eventkit"}
 _PATIENTLY: Final = {**_ONCE, "try_timeout": SESSION_WITHIN + ANSWER_WITHIN}
 _SILENCE: Final = logging.NullHandler()
-
-Beside: TypeAlias = Callable[..., None]
-"""Starts work beside everything else."""
 
 
 class NoSession(Exception):
