@@ -42,7 +42,7 @@ def test_a_sink_is_a_queue_or_a_topic_whatever_slashes_its_name_has() -> None:
     assert place("servicebus://shop/eu/orders", "sink").name == "eu/orders"
 
 
-@pytest.mark.parametrize("host", ["shop", "shop.servicebus.windows.net", "Shop.ServiceBus.Windows.Net"])
+@pytest.mark.parametrize("host", ["shop", "SHOP", "shop.servicebus.windows.net", "Shop.ServiceBus.Windows.Net"])
 def test_a_namespace_is_named_in_short_or_in_full(host: str) -> None:
     """As people have it at hand."""
     assert place(f"servicebus://{host}/orders").host == "shop.servicebus.windows.net"

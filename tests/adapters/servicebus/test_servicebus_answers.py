@@ -53,6 +53,7 @@ async def test_what_is_throttled_is_done_later() -> None:
         rig.trouble.errors = {}
         assert kinds(await source.extend(receipts(held), 30.0)) == [None] * 3
         assert await source.ack(receipts(held)) == [DONE] * 3
+        await publish(sink, b"x")
         assert sorted(rig.trouble.of("attach")) == ["receiver", *["sender"] * 3]  # none was opened again
 
     assert rig.server.counts().acked == 3

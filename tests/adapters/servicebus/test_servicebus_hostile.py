@@ -29,10 +29,11 @@ from eventkit_servicebus._local._types import (
 )
 
 from eventkit.errors import AdapterError
-from eventkit.spi import DONE, Delivery, Extended, SettledKind
+from eventkit.spi import DONE, LOST, Delivery, Extended, SettledKind
 from tests.adapters.servicebus.adapter_support import (
     BILLS,
     ORDERED,
+    acked,
     bodies,
     foreign,
     receipts,
@@ -200,7 +201,8 @@ async def test_a_message_that_nobody_can_read_ends_in_the_dead_letters() -> None
                         some = await source.receive(10, 0.4)
                     except AdapterError:
                         continue
-                    assert set(await source.ack(receipts(list(some)))) <= {DONE}
+                    # Of what is acked as the receiver dies the answer may be lost; asked again, it was done.
+                    assert not some or set(await acked(source, *some)) <= {DONE, LOST}
                     found += some
                 rig.skip(61.0)
         assert rig.server.counts().dead == 1
