@@ -35,8 +35,6 @@ class Link:
     def __init__(self, opened: Opened[ServiceBusReceiver]) -> None:
         self.down = False
         self.closed = False
-        self.choked = False
-        """Whether it is down because of a message that cannot be read, which must be left to its lock to be counted."""
         self._opened = opened
         self._empty_at = current_time()
         """When nothing was kept for the next receive: what comes from one was locked after that."""
@@ -95,7 +93,7 @@ class Link:
             raise self._gone(exc) from exc
         except (AzureError, OSError):
             # Detached by "server-busy", "timeout" or "resource-limit-exceeded", the SDK's receiver stays so for good.
-            self.down, self.choked = True, self._opened.choked
+            self.down = True
             raise
         finally:
             self._call = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, suppress
+from types import SimpleNamespace
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -22,6 +23,9 @@ _LONG: Final = 60.0
 _ON_ITS_WAY: Final = 0.25
 """Seconds after which nothing is on its way any more that was sent before it was asked for no more."""
 _MOST_KEPT: Final = 1_000
+_REASON: Final = "decode"
+_MOST_TOLD: Final = 200  # characters
+_DEAD_LETTER: Final = "dead-letter"  # the SDK's word
 _CLOSE_WITHIN: Final = 5.0
 _BROKEN: Final = (AzureError, OSError, ValueError, RuntimeError, AttributeError)
 """What the SDK raises where a connection is gone, and parts are missing."""
@@ -35,10 +39,12 @@ class Opened(Generic[T]):
     Each of several calls that find the connection lost would open one, and the SDK forgets all but the last.
     """
 
-    def __init__(self, made: T, *, ahead: bool = False) -> None:
+    def __init__(self, made: T, *, ahead: bool = False, dead_letters: bool = False) -> None:
         self.made = made
         self.ahead = ahead
         """Whether messages are fetched ahead: they may have been locked for long."""
+        self.dead_letters = dead_letters
+        """Whether it is dead letters that come: there is nowhere to put them then."""
         self._inside: Any = made
         self._handler: Any = None
         self._transport: Any = None
@@ -65,7 +71,7 @@ class Opened(Generic[T]):
         self._note_transport()
         if isinstance(self.made, ServiceBusReceiver):
             await self._end_keepalive()  # it reads now and then, for want of somebody who does
-            self._pump = Pump(self._handler._connection)
+            self._pump = Pump(self._handler, self._reject)
 
         async def stay_down(timeout: float | None = None) -> None:  # noqa: ARG001, ASYNC109 - as the SDK's
             if not self._inside._running:
@@ -73,10 +79,18 @@ class Opened(Generic[T]):
 
         self._inside._open = stay_down
 
-    @property
-    def choked(self) -> bool:
-        """Whether a message came that the SDK cannot decode."""
-        return self._pump is not None and self._pump.failed is not None
+    async def _reject(self, exc: Exception) -> None:
+        """A message came that the SDK cannot decode: it is a dead letter. Of dead letters, it is left to its lock."""
+        link = self._handler._link
+        link._received_payload = bytearray()
+        if self.dead_letters:
+            return
+        message = SimpleNamespace(_delivery_id=link._first_frame[1], _delivery_tag=link._first_frame[2])
+        told = f"it cannot be decoded: {type(exc).__name__}: {exc}"[:_MOST_TOLD]
+        with suppress(*_BROKEN):
+            await self._inside._amqp_transport.settle_message_via_receiver_link_async(
+                self._handler, message, _DEAD_LETTER, _REASON, told
+            )
 
     def _note_transport(self) -> None:
         with suppress(AttributeError):  # it was not connected, or is closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import Any, Final
 
@@ -15,12 +16,15 @@ class Pump:
     """Reads all that comes, and lets whoever waits for it look.
 
     Left alone, each call of the SDK reads by itself, under a lock that keeps writers out: who waits for what another
-    has read waits in vain, and nobody writes meanwhile. `failed` is what was raised by a frame that cannot be read.
+    has read waits in vain, and nobody writes meanwhile. And what its decoder raises for one message ends the receiver;
+    here, `unreadable` is told, which may settle it.
     """
 
-    def __init__(self, connection: Any) -> None:
-        self.failed: Exception | None = None
-        self._connection = connection
+    def __init__(self, handler: Any, unreadable: Callable[[Exception], Awaitable[None]]) -> None:
+        self._link = handler._link
+        self._unreadable = unreadable
+        self._failed: Exception | None = None
+        connection = self._connection = handler._connection
         self._listen_itself = connection.listen
         self._read = asyncio.Event()
         self._telling = False
@@ -31,8 +35,8 @@ class Pump:
 
     async def _listen(self, wait: float | bool = False, batch: int = 1) -> None:  # noqa: FBT001, FBT002 - as the SDK's
         """Wait until frames have been read, or for a moment, in place of reading one."""
-        if self.failed is not None:
-            raise ConnectionError(f"what came cannot be read ({type(self.failed).__name__}: {self.failed})")
+        if self._failed is not None:
+            raise ConnectionError(f"what came cannot be read ({type(self._failed).__name__}: {self._failed})")
         if self._tasks[0].done():
             await self._listen_itself(wait=wait, batch=batch)  # which says why
         else:
@@ -42,15 +46,24 @@ class Pump:
         connection = self._connection
         try:
             while connection._error is None and connection._can_read():
-                await self._listen_itself(wait=True)
+                await self._listen_once()
                 if not self._telling:
                     # It runs when there is nothing more to read without waiting for it.
                     self._telling = True
                     asyncio.get_running_loop().call_soon(self._tell)
         except Exception as exc:  # noqa: BLE001 - what its decoder raises for a message is not for it to choose
-            self.failed = exc
+            self._failed = exc
         finally:
             self._tell()
+
+    async def _listen_once(self) -> None:
+        brought = self._link.delivery_count
+        try:
+            await self._listen_itself(wait=True)
+        except Exception as exc:
+            if self._link.delivery_count == brought:  # it was no message
+                raise
+            await self._unreadable(exc)
 
     async def _tick(self) -> None:
         while not self._tasks[0].done():

@@ -48,11 +48,6 @@ class SessionLink(Link):
         self._renew_at = now + lock / 2
 
     @property
-    def idle(self) -> bool:
-        """See `Link.idle`. A session that is left gives back what it brought as if it had never been delivered."""
-        return super().idle and not (self.choked and current_time() <= self._end)
-
-    @property
     def forsaken(self) -> bool:
         """Whether something that it brought is neither settled nor extended: it comes again after the session only."""
         over = current_time() - (self._end - self._until)

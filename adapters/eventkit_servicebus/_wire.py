@@ -102,7 +102,7 @@ class Wire:
     async def _opened(self, made: T, doing: str, within: float = ANSWER_WITHIN + 1.0) -> Opened[T]:
         if self.closed:
             raise ConnectionLost(f"cannot {doing} {self.place.address}: it is closed")
-        opened = Opened(made, ahead=self.place.prefetch > 0)
+        opened = Opened(made, ahead=self.place.prefetch > 0, dead_letters=self.place.dead_letters)
         try:
             with translated_errors(doing, self.place), anyio.fail_after(within):
                 await opened.open()
