@@ -10,9 +10,11 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 from azure.core.exceptions import AzureError
 from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus import __version__ as version
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusConnectionError
 
+from eventkit.errors import UnsupportedByAdapter
 from eventkit_servicebus._pump import Pump
 
 SOCKET_TIMEOUT: Final = 0.02
@@ -26,6 +28,8 @@ _MOST_KEPT: Final = 1_000
 _REASON: Final = "decode"
 _MOST_TOLD: Final = 200  # characters
 _DEAD_LETTER: Final = "dead-letter"  # the SDK's word
+_NEEDED: Final = ("_amqp_transport", "_create_handler", "_handler", "_open", "_running")
+_NEEDED_TO_RECEIVE: Final = ("_further_pull_receive_timeout", "_receive_context")
 _CLOSE_WITHIN: Final = 5.0
 _BROKEN: Final = (AzureError, OSError, ValueError, RuntimeError, AttributeError)
 """What the SDK raises where a connection is gone, and parts are missing."""
@@ -51,7 +55,8 @@ class Opened(Generic[T]):
         self._pump: Pump | None = None
 
     async def open(self) -> None:
-        """Raises what the SDK does; `close` closes what was opened by then."""
+        """Raises what the SDK does, UnsupportedByAdapter; `close` closes what was opened by then."""
+        self._check()
         create = self._inside._create_handler
 
         def noted(auth: Any) -> None:
@@ -78,6 +83,16 @@ class Opened(Generic[T]):
                 raise ServiceBusConnectionError(message="The connection is down.")
 
         self._inside._open = stay_down
+
+    def _check(self) -> None:
+        """See that the SDK is the one that we know. Raises UnsupportedByAdapter."""
+        names = _NEEDED if isinstance(self.made, ServiceBusSender) else (*_NEEDED, *_NEEDED_TO_RECEIVE)
+        missing = [name for name in names if not hasattr(self._inside, name)]
+        if missing:
+            raise UnsupportedByAdapter(
+                f"azure-servicebus {version} is not built as 7.15 is, with which this was tried (it has no "
+                f"{', '.join(missing)}): pip install 'azure-servicebus==7.15.*'"
+            )
 
     async def _reject(self, exc: Exception) -> None:
         """A message came that the SDK cannot decode: it is a dead letter. Of dead letters, it is left to its lock."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from eventkit_servicebus import adapter
 from eventkit_servicebus._local import Call
+from eventkit_servicebus._opened import Opened
 
 from eventkit.errors import (
     AccessDenied,
@@ -12,6 +15,7 @@ from eventkit.errors import (
     ConnectionLost,
     SourceNotFound,
     Throttled,
+    UnsupportedByAdapter,
 )
 from eventkit.spi import Address, Demand, NativeDeadLetter
 from tests.adapters.servicebus.adapter_support import DEMAND, error, publish, rigged
@@ -183,3 +187,9 @@ async def test_a_source_tells_how_much_waits() -> None:
 
     assert depth is not None
     assert depth.ready == 2
+
+
+async def test_a_version_of_the_sdk_that_is_built_differently_is_told() -> None:
+    """Not by an AttributeError, in the middle of the night."""
+    with pytest.raises(UnsupportedByAdapter, match=r"is not built as 7\.15 is.*azure-servicebus==7\.15"):
+        await Opened(SimpleNamespace()).open()  # type: ignore[type-var]
