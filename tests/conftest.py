@@ -16,5 +16,6 @@ settings.load_profile("eventkit")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: half of the time of these tests is waiting, for leases and real processes."""
-    return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1)
+    """Two more than there are cores: half of the time of these tests is waiting, for leases and real processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores + 2, 6)
