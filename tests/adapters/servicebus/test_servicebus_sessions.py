@@ -263,3 +263,17 @@ async def test_the_dead_letters_of_sessions_have_none() -> None:
             [letter] = await received(dead, 1)
             assert letter.body == b"a0"
             assert await dead.ack([letter.receipt]) == [DONE]
+
+
+async def test_what_has_no_key_shares_a_few_sessions() -> None:
+    """One each would have to be accepted one by one, at half a second, and sent one by one."""
+    async with (
+        rigged() as rig,
+        rig.source(BILLS, ORDERED, "&sessions=20") as source,
+        rig.sink(BILLS, "&sessions=on") as sink,
+    ):
+        await publish(sink, *[b"%d" % n for n in range(40)])
+        found = await received(source, 40, within=10.0)
+
+    assert {each.key for each in found} == {None}
+    assert len({getattr(each.raw, "session_id", None) for each in found}) == 16

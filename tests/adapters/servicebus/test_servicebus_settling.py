@@ -256,3 +256,13 @@ async def test_an_answer_that_never_comes_is_not_waited_for(monkeypatch: pytest.
         with pytest.raises(ConnectionLost):
             await source.ack(receipts(held))
         assert kinds(await source.ack(receipts(held))) == [SettledKind.LOST]
+
+
+async def test_a_body_over_the_limit_is_refused_alone() -> None:
+    """The service would detach the link, and its fellows with it."""
+    async with rigged() as rig, rig.sink() as sink:
+        most = sink.limits.body
+        answers = await sink.publish([Outgoing(body=b"x" * size) for size in (most + 1, most, 1)])
+
+    assert [answer.kind for answer in answers] == [SettledKind.REFUSED, SettledKind.DONE, SettledKind.DONE]
+    assert f"{most + 1:,} bytes, over the limit of {most:,}" in answers[0].cause
