@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import SimpleNamespace
 from typing import Any, Final, Generic, TypeVar
@@ -29,7 +30,10 @@ _REASON: Final = "decode"
 _MOST_TOLD: Final = 200  # characters
 _DEAD_LETTER: Final = "dead-letter"  # the SDK's word
 _NEEDED: Final = ("_amqp_transport", "_create_handler", "_handler", "_open", "_running")
-_NEEDED_TO_RECEIVE: Final = ("_further_pull_receive_timeout", "_receive_context")
+_NEEDED_TO_RECEIVE: Final = (*_NEEDED, "_further_pull_receive_timeout", "_receive_context")
+_NEEDED_OF_HANDLER: Final = ("_connection", "_keep_alive_thread", "_link")
+_NEEDED_OF_CONNECTION: Final = ("_can_read", "_error", "_get_remote_timeout", "_transport", "listen")
+_NEEDED_OF_LINK: Final = ("_first_frame", "_received_payload", "delivery_count")
 _CLOSE_WITHIN: Final = 5.0
 _BROKEN: Final = (AzureError, OSError, ValueError, RuntimeError, AttributeError)
 """What the SDK raises where a connection is gone, and parts are missing."""
@@ -56,7 +60,8 @@ class Opened(Generic[T]):
 
     async def open(self) -> None:
         """Raises what the SDK does, UnsupportedByAdapter; `close` closes what was opened by then."""
-        self._check()
+        receives = isinstance(self.made, ServiceBusReceiver)
+        _check(self._inside, _NEEDED_TO_RECEIVE if receives else _NEEDED)
         create = self._inside._create_handler
 
         def noted(auth: Any) -> None:
@@ -74,7 +79,10 @@ class Opened(Generic[T]):
         entered: AbstractAsyncContextManager[object] = self.made
         await entered.__aenter__()
         self._note_transport()
-        if isinstance(self.made, ServiceBusReceiver):
+        if receives:
+            _check(self._handler, _NEEDED_OF_HANDLER)
+            _check(self._handler._connection, _NEEDED_OF_CONNECTION)
+            _check(self._handler._link, _NEEDED_OF_LINK)
             await self._end_keepalive()  # it reads now and then, for want of somebody who does
             self._pump = Pump(self._handler, self._reject)
 
@@ -83,16 +91,6 @@ class Opened(Generic[T]):
                 raise ServiceBusConnectionError(message="The connection is down.")
 
         self._inside._open = stay_down
-
-    def _check(self) -> None:
-        """See that the SDK is the one that we know. Raises UnsupportedByAdapter."""
-        names = _NEEDED if isinstance(self.made, ServiceBusSender) else (*_NEEDED, *_NEEDED_TO_RECEIVE)
-        missing = [name for name in names if not hasattr(self._inside, name)]
-        if missing:
-            raise UnsupportedByAdapter(
-                f"azure-servicebus {version} is not built as 7.15 is, with which this was tried (it has no "
-                f"{', '.join(missing)}): pip install 'azure-servicebus==7.15.*'"
-            )
 
     async def _reject(self, exc: Exception) -> None:
         """A message came that the SDK cannot decode: it is a dead letter. Of dead letters, it is left to its lock."""
@@ -170,3 +168,13 @@ class Opened(Generic[T]):
         if keepalive is not None:
             keepalive.cancel()
             await asyncio.wait([keepalive])
+
+
+def _check(part: Any, names: Sequence[str]) -> None:
+    """See that the SDK is the one that we know. Raises UnsupportedByAdapter."""
+    missing = [name for name in names if not hasattr(part, name)]
+    if missing:
+        raise UnsupportedByAdapter(
+            f"azure-servicebus {version} is not built as 7.15 is, with which this was tried (its "
+            f"{type(part).__name__} has no {', '.join(missing)}): pip install 'azure-servicebus==7.15.*'"
+        )

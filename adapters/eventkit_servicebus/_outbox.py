@@ -85,7 +85,7 @@ class Outbox:
                 await self._sender.made.send_messages(batch)
         except AdapterError as exc:
             if not is_answer(exc.__cause__):
-                # Closing takes a second, for which nobody is to wait.
+                # Closing one that is broken takes a while, for which nobody is to wait.
                 self._wire.beside(self._sender.close)
                 self._sender = None
             try:

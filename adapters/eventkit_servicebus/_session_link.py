@@ -81,7 +81,7 @@ class SessionLink(Link):
 
     async def renew(self, holds: Sequence[Hold]) -> list[Exception | None]:
         """Renew the lock of the session, once for all of them."""
-        held = [hold for hold in holds if hold in self._held and not self.down]
+        held = set() if self.down else self._held.intersection(holds)
         if held:
             try:
                 await self._renew_session()

@@ -77,7 +77,7 @@ class Start:
             self._errors.append(exc)
 
     async def close(self) -> None:
-        """Close everything side by side: each takes a second, and limits itself."""
+        """Close everything side by side: each limits itself."""
         links = self.pool.links if hasattr(self, "pool") else self._links
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as closing:

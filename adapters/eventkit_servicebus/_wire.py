@@ -210,7 +210,8 @@ def _credential(place: Place) -> Any:
         from azure.identity.aio import DefaultAzureCredential
     except ImportError as exc:
         raise AdapterNotInstalled(
-            f"{place.address}: azure-identity is not installed; pip install 'eventkit[servicebus]', or set {VARIABLE}"
+            f'{place.address}: azure-identity is not installed: pip install "eventkit-worker[servicebus]", '
+            f"or set {VARIABLE}"
         ) from exc
     return DefaultAzureCredential()
 

@@ -192,6 +192,7 @@ async def test_a_message_that_nobody_can_read_is_a_dead_letter_and_nothing_else_
         UNREADABLE,
         written(b"c", properties={"c": Char("c")}),
         written(b"d", properties={"d": Decimal(b"\x22" * 4)}),
+        written(b"in several frames" * 8_000, properties={"c": Char("c")}),
     ]
     good = [b"%d" % n for n in range(20)]
     async with rigged(max_deliveries=3) as rig, rig.source() as source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from eventkit_servicebus._opened import Opened
 
 from eventkit.errors import (
     AccessDenied,
+    AdapterNotInstalled,
     ConfigurationError,
     ConnectionLost,
     SourceNotFound,
@@ -193,3 +195,12 @@ async def test_a_version_of_the_sdk_that_is_built_differently_is_told() -> None:
     """Not by an AttributeError, in the middle of the night."""
     with pytest.raises(UnsupportedByAdapter, match=r"is not built as 7\.15 is.*azure-servicebus==7\.15"):
         await Opened(SimpleNamespace()).open()  # type: ignore[type-var]
+
+
+async def test_without_azure_identity_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of this distribution: the package index has another one called eventkit."""
+    monkeypatch.delenv("SERVICEBUS_CONNECTION_STRING", raising=False)
+    monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
+    with pytest.raises(AdapterNotInstalled, match=r'pip install "eventkit-worker\[servicebus\]"'):
+        async with adapter.open_sink(Address.parse("servicebus://shop/orders")):
+            pass
